@@ -1,0 +1,1 @@
+"""From a Plan to an Image: guest RAM filled, entry state of the first processor."""

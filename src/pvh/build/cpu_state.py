@@ -1,0 +1,104 @@
+"""CpuState: the architectural state of one processor, as an engine loads and reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pvh.abi import x86
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRegister:
+    """A segment register with its hidden part.
+
+    base linear; limit in bytes (already scaled); attributes packed as Xen's ar (abi/x86.py), 0 = null, unusable.
+    """
+
+    selector: int = 0
+    base: int = 0
+    limit: int = 0
+    attributes: int = 0
+
+    @property
+    def dpl(self) -> int:
+        """Descriptor privilege level."""
+        return self.attributes >> 5 & 3
+
+
+@dataclass(frozen=True, slots=True)
+class TableRegister:
+    """GDTR or IDTR: linear base, limit in bytes."""
+
+    base: int = 0
+    limit: int = 0
+
+
+GPR_NAMES = (
+    "rax",
+    "rcx",
+    "rdx",
+    "rbx",
+    "rsp",
+    "rbp",
+    "rsi",
+    "rdi",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuState:
+    """Registers of one vCPU. gprs in encoding order (GPR_NAMES), each 64 bits.
+
+    mtrr_def_type is MSR 0x2ff: 0x806 is write-back by default and enabled, what libxenguest gives every vCPU.
+    """
+
+    gprs: tuple[int, ...] = (0,) * 16
+    rip: int = 0
+    rflags: int = x86.RFLAGS_ONE
+    cs: SegmentRegister = SegmentRegister()
+    ds: SegmentRegister = SegmentRegister()
+    es: SegmentRegister = SegmentRegister()
+    ss: SegmentRegister = SegmentRegister()
+    fs: SegmentRegister = SegmentRegister()
+    gs: SegmentRegister = SegmentRegister()
+    tr: SegmentRegister = SegmentRegister()
+    ldtr: SegmentRegister = SegmentRegister()
+    gdtr: TableRegister = TableRegister()
+    idtr: TableRegister = TableRegister()
+    cr0: int = x86.CR0_ET
+    cr2: int = 0
+    cr3: int = 0
+    cr4: int = 0
+    efer: int = 0
+    dr6: int = 0xFFFF0FF0
+    dr7: int = 0x400
+    mtrr_def_type: int = 0x806
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level: SS.DPL in protected mode, 3 in VM86, 0 in real mode."""
+        if not self.cr0 & x86.CR0_PE:
+            return 0
+        return 3 if self.rflags & x86.RFLAGS_VM else self.ss.dpl
+
+    @property
+    def bits(self) -> int:
+        """Width of the code being executed: 64 in 64-bit mode, else 32 or 16 by CS.D."""
+        if self.efer & x86.EFER_LMA and self.cs.attributes & x86.AR_L:
+            return 64
+        return 32 if self.cs.attributes & x86.AR_DB else 16
+
+    @property
+    def linear_rip(self) -> int:
+        """Linear address of the next instruction."""
+        if self.bits == 64:
+            return self.rip
+        return (self.cs.base + self.rip) & 0xFFFFFFFF

@@ -1,0 +1,120 @@
+"""Guest RAM: lazily populated host memory behind guest-physical ranges."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from pvh.errors import EngineError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_longlong,
+)  # fmt: skip
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _mmap(address: int | None, size: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    """Call mmap(2) readable and writable; raise OSError."""
+    got = _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, offset)
+    if got is None or got == _MAP_FAILED:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(got)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of guest-physical memory with host memory behind it: gpa, size in bytes, host virtual address, its view."""
+
+    gpa: int
+    size: int
+    host: int
+    view: memoryview
+
+    @property
+    def end(self) -> int:
+        """First guest-physical address behind it."""
+        return self.gpa + self.size
+
+
+class GuestRam:
+    """Private host memory behind guest-physical blocks; pages exist once they are touched.
+
+    Addresses are guest physical. read and write take what a guest may have made up: a range that is not wholly
+    inside one block gives None or False, never an exception.
+    """
+
+    def __init__(self, blocks: tuple[tuple[int, int], ...]) -> None:
+        """Back each (gpa, size), both multiples of 4 KiB, sorted and disjoint.
+
+        Raises EngineError when the host has too little address space or memory.
+        """
+        self._starts = [gpa for gpa, _ in blocks]
+        made: list[Block] = []
+        for gpa, size in blocks:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+            try:
+                host = _mmap(None, size, flags)
+            except OSError as error:
+                for block in made:
+                    _libc.munmap(block.host, block.size)
+                raise EngineError(
+                    f"the host cannot give the guest {size >> 20} MiB of memory: {os.strerror(error.errno or 0)}",
+                    hint="ask for less with --memory",
+                ) from None
+            view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
+            made.append(Block(gpa, size, host, view))
+        self.blocks = tuple(made)
+
+    def close(self) -> None:
+        """Give the memory back. Nothing may use the blocks afterwards."""
+        for block in self.blocks:
+            _libc.munmap(block.host, block.size)
+        self.blocks = ()
+        self._starts = []
+
+    def block(self, gpa: int, size: int) -> Block | None:
+        """Return the block that holds all of [gpa, gpa + size)."""
+        index = bisect_right(self._starts, gpa) - 1
+        if index < 0 or size < 0:
+            return None
+        block = self.blocks[index]
+        return block if gpa + size <= block.end else None
+
+    def view(self, gpa: int, size: int) -> memoryview | None:
+        """Return a writable view of [gpa, gpa + size), or None when it is not all memory."""
+        block = self.block(gpa, size)
+        return block.view[gpa - block.gpa : gpa - block.gpa + size] if block else None
+
+    def read(self, gpa: int, size: int) -> bytes | None:
+        """Return a copy of [gpa, gpa + size), or None when it is not all memory."""
+        view = self.view(gpa, size)
+        return None if view is None else bytes(view)
+
+    def write(self, gpa: int, data: bytes | memoryview) -> bool:
+        """Store data at gpa; False, and nothing stored, when the range is not all memory."""
+        view = self.view(gpa, len(data))
+        if view is None:
+            return False
+        view[:] = data
+        return True
+
+    def map_file(self, gpa: int, size: int, fd: int, offset: int) -> bool:
+        """Put a private mapping of a file over [gpa, gpa + size); all page multiples. False when it is not memory.
+
+        Raises OSError when the host refuses (a file system that cannot map).
+        """
+        block = self.block(gpa, size)
+        if block is None:
+            return False
+        _mmap(block.host + gpa - block.gpa, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, fd, offset)
+        return True

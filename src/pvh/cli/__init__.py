@@ -1,0 +1,1 @@
+"""The pvh command: one module per subcommand, no logic beyond options and rendering."""

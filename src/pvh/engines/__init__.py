@@ -1,0 +1,1 @@
+"""Engines execute guests; nothing outside this room knows which one runs."""

@@ -1,0 +1,122 @@
+"""The seam: what an engine must do. Everything the personality, the machine and the checker know of engines is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pvh.build.cpu_state import CpuState
+from pvh.build.image import Image
+from pvh.engines.exits import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class CpuidEntry:
+    """One CPUID answer. subleaf is None where the leaf ignores ECX."""
+
+    leaf: int
+    subleaf: int | None
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+
+
+CpuidTable = tuple[CpuidEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an engine can see or do beyond the exits every engine gives.
+
+    has_lapic        it models the local APIC itself (MMIO at 0xfee00000 never reaches the sink)
+    sees_halt        Halt exits are reported
+    sees_init_sipi   INIT and SIPI of the guest reach the sink
+    exact_stop       kick() stops between two instructions with no side effect
+    recent           it can name the last instructions executed
+    """
+
+    has_lapic: bool
+    sees_halt: bool
+    sees_init_sipi: bool
+    exact_stop: bool
+    recent: bool
+
+
+class Vcpu(Protocol):
+    """One processor. Only the thread that runs it calls its methods, except kick()."""
+
+    @property
+    def index(self) -> int:
+        """The vCPU id, from 0."""
+        ...
+
+    def load(self, state: CpuState) -> None:
+        """Set every register of the record; what the record does not hold has its reset value."""
+        ...
+
+    def state(self) -> CpuState:
+        """Return the registers. During an exit, RIP is on the instruction that caused it or just behind it."""
+        ...
+
+    def run(self, sink: Sink) -> None:
+        """Execute until kick() was called or the vCPU shut down, giving every exit to the sink.
+
+        A kick that comes before run() is not lost: run returns at once. Raises EngineError when the host fails.
+        """
+        ...
+
+    def kick(self) -> None:
+        """Make run() return soon; from any thread, also from the sink."""
+        ...
+
+    def recent(self) -> tuple[int, ...]:
+        """Return linear addresses of the last blocks executed, newest last (empty if not traits.recent)."""
+        ...
+
+
+class Vm(Protocol):
+    """A guest on an engine. vcpus[0] is loaded with the image's entry state, the others are in reset."""
+
+    @property
+    def vcpus(self) -> tuple[Vcpu, ...]:
+        """The processors."""
+        ...
+
+    @property
+    def patched(self) -> tuple[int, ...]:
+        """Guest-physical addresses where the engine replaced VMCALL/VMMCALL in the guest's code (empty on most)."""
+        ...
+
+    def written(self, gpa: int, size: int) -> None:
+        """Tell the engine that the host changed guest memory that may hold code."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. No vCPU may be running."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to execute guests."""
+
+    @property
+    def name(self) -> str:
+        """`emulator`, `kvm` or `scripted`."""
+        ...
+
+    @property
+    def traits(self) -> Traits:
+        """What it can see."""
+        ...
+
+    def cpuid(self) -> CpuidTable:
+        """Return the CPUID leaves it can execute faithfully, before any personality is added."""
+        ...
+
+    def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> Vm:
+        """Make a guest of an image, with one CPUID table for each vCPU (their number is the number of vCPUs).
+
+        Raises EngineError when the host refuses.
+        """
+        ...

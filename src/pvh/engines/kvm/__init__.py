@@ -1,0 +1,1 @@
+"""KVM through /dev/kvm, straight from Python."""

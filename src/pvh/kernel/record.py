@@ -1,0 +1,138 @@
+"""The Kernel record and its parts: what a file is, before anything is decided about where it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pvh.kernel.source import Source
+
+NoteValue = int | str | tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One wrapping of the file, outermost first.
+
+    format  bzImage, gzip, bzip2, xz, lzma, lz4, zstd, lzo, ELF32, ELF64
+    offset  of this layer's bytes inside the layer around it
+    size    of this layer's bytes as they stand there (compressed, if the layer is a compression)
+    detail  what a person may want to know, such as the boot protocol of a bzImage
+    """
+
+    format: str
+    offset: int
+    size: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One ELF program header (all fields as in the file; offset and sizes in bytes, paddr and vaddr in guest space)."""
+
+    index: int
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+    @property
+    def loads(self) -> bool:
+        """Whether Xen loads it: PT_LOAD with any of R, W, X (xen/common/libelf, elf_phdr_is_loadable)."""
+        return self.type == 1 and bool(self.flags & 7)
+
+    @property
+    def end(self) -> int:
+        """First physical address behind it."""
+        return self.paddr + self.memsz
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One ELF note.
+
+    offset  of the note record in the (decompressed) ELF file
+    where   the table entry that led to it, such as `segment 4` or `section .note.Xen`
+    value   decoded by the ABI's type for that number; None when the descriptor has no decodable form
+    """
+
+    owner: str
+    type: int
+    name: str
+    desc: bytes
+    value: NoteValue
+    offset: int
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A reason to refuse, or a warning: what, where, what stands there, what should, what to do.
+
+    code is stable and names the rule (docs/specification.md lists them); offset is in the (decompressed) ELF file.
+    """
+
+    code: str
+    cause: str
+    field: str = ""
+    offset: int | None = None
+    found: str = ""
+    wanted: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Bits by XENFEAT number: what the kernel supports, and what it requires."""
+
+    supported: int = 0
+    required: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel image, read and judged; nothing placed.
+
+    source    the ELF file's bytes: the file itself, or what was decompressed from it
+    bits      32 or 64, the ELF class (PVH accepts both, and it says nothing of the kernel's own width)
+    machine   e_machine
+    e_entry   the ELF entry, which PVH does not use
+    entry     PHYS32_ENTRY, physical; None when no note gives it
+    start,end image span in physical addresses: lowest p_paddr and highest p_paddr + p_memsz of the segments that load
+    problems  reasons to refuse by this ABI, first cause first; empty means bootable
+    """
+
+    path: str
+    source: Source = field(repr=False)
+    layers: tuple[Layer, ...]
+    bits: int
+    machine: int
+    e_entry: int
+    segments: tuple[Segment, ...]
+    notes: tuple[Note, ...]
+    entry: int | None
+    start: int
+    end: int
+    features: Features
+    build_id: str = ""
+    linux_version: str = ""
+    problems: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+
+    @property
+    def bootable(self) -> bool:
+        """Whether libxenguest's rules accept it as a PVH guest."""
+        return not self.problems
+
+    @property
+    def loads(self) -> tuple[Segment, ...]:
+        """The segments that Xen loads, in the file's order."""
+        return tuple(segment for segment in self.segments if segment.loads)
+
+    def note(self, number: int) -> Note | None:
+        """Return the last Xen note of that number, as libelf keeps the last value it reads."""
+        found = [note for note in self.notes if note.owner == "Xen" and note.type == number]
+        return found[-1] if found else None

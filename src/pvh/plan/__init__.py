@@ -1,0 +1,1 @@
+"""From a Kernel and BootOptions to a Plan: every byte range placed, nothing touched."""

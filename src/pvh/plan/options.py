@@ -1,0 +1,56 @@
+"""BootOptions: everything a person may ask of a boot, in one record, from the command line to the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Abi = Literal["v1", "v0", "draft-c"]
+Platform = Literal["xen", "bare"]
+EngineName = Literal["auto", "kvm", "emulator"]
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """A file to hand to the kernel, and its own command line (None: no command line, cmdline_paddr 0)."""
+
+    path: str
+    cmdline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BootOptions:
+    """How to boot a kernel.
+
+    memory      guest RAM in bytes, a multiple of 4 KiB
+    vcpus       processors, 1 to 128
+    cmdline     the kernel's command line, UTF-8 bytes without a NUL ("": none, cmdline_paddr 0)
+    modules     in order; the first is Linux's initrd
+    abi         layout of start_info: version 1 (with memmap), version 0, or Draft C's 20 bytes
+    platform    xen: libxl's PVH domU. bare: local APIC, CPUID 0x15/0x16, a 16550, no Xen leaves
+    engine      auto, kvm or emulator
+    privileged, initdomain   SIF_PRIVILEGED, SIF_INITDOMAIN in start_info.flags
+    copy        read files into guest RAM; never map them
+    patch       KVM without KVM_CAP_XEN_HVM may replace VMCALL/VMMCALL in the guest's code
+    timeout     seconds of host time until the run ends with status 13; None: no deadline
+    trace       path for JSON lines of every exit
+    core        path for an ELF core of the guest at its end
+    """
+
+    memory: int = 512 * MIB
+    vcpus: int = 1
+    cmdline: str = ""
+    modules: tuple[ModuleSpec, ...] = ()
+    abi: Abi = "v1"
+    platform: Platform = "xen"
+    engine: EngineName = "auto"
+    privileged: bool = False
+    initdomain: bool = False
+    copy: bool = False
+    patch: bool = True
+    timeout: float | None = None
+    trace: str | None = None
+    core: str | None = None

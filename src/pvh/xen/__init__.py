@@ -1,0 +1,1 @@
+"""The personality: what a PVH guest finds when it looks for Xen. Knows no engine."""
