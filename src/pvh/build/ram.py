@@ -73,7 +73,7 @@ class GuestRam:
                 ) from None
             view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
             made.append(Block(gpa, size, host, view))
-        self.blocks = tuple(made)
+        self.blocks: tuple[Block, ...] = tuple(made)
 
     def close(self) -> None:
         """Give the memory back. Nothing may use the blocks afterwards."""
@@ -89,6 +89,11 @@ class GuestRam:
             return None
         block = self.blocks[index]
         return block if gpa + size <= block.end else None
+
+    def host_address(self, gpa: int) -> int | None:
+        """Return the host virtual address behind gpa, or None when it is not memory."""
+        block = self.block(gpa, 1)
+        return block.host + gpa - block.gpa if block else None
 
     def view(self, gpa: int, size: int) -> memoryview | None:
         """Return a writable view of [gpa, gpa + size), or None when it is not all memory."""

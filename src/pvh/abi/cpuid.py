@@ -1,0 +1,18 @@
+"""Xen's CPUID leaves (xen/include/public/arch-x86/cpuid.h)."""
+
+BASE = 0x40000000
+MAX_LEAF = BASE + 5
+
+SIGNATURE_EBX = 0x566E6558  # "XenV"
+SIGNATURE_ECX = 0x65584D4D  # "MMXe"
+SIGNATURE_EDX = 0x4D4D566E  # "nVMM"
+
+MSR_HYPERCALL = 0x40000000
+MSR_LAST = 0x400002FF  # Xen answers #GP to whatever it does not know in 0x40000000..0x400002ff
+
+HVM_VCPU_ID_PRESENT = 1 << 3
+HVM_DOMID_PRESENT = 1 << 4
+HVM_UPCALL_VECTOR = 1 << 6
+
+TSC_MODE_NEVER_EMULATE = 2
+TSC_HOST_RELIABLE = 1 << 1

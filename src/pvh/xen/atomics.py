@@ -1,0 +1,59 @@
+"""Atomic bit operations on guest memory that running vCPUs change with LOCKed instructions.
+
+A Python read-modify-write could undo a guest's update made in between. On x86-64 these are a few bytes of LOCKed
+machine code in a page of their own; on other hosts only the emulator exists, whose vCPUs never run while Python does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+from collections.abc import Callable
+
+_BTS = bytes.fromhex("f0480fab37 0f92c0 0fb6c0 c3")  # lock bts [rdi], rsi; setc al; movzx eax, al; ret
+_BTR = bytes.fromhex("f0480fb337 0f92c0 0fb6c0 c3")  # lock btr [rdi], rsi; setc al; movzx eax, al; ret
+_XCHG = bytes.fromhex("89f0 8607 0fb6c0 c3")  # mov eax, esi; xchg [rdi], al; movzx eax, al; ret
+
+BitOperation = Callable[[int, int], int]
+
+
+def test_bit(address: int, bit: int) -> int:
+    """Return a bit; a plain load is enough to read one."""
+    return ctypes.c_ubyte.from_address(address + bit // 8).value >> bit % 8 & 1
+
+
+def _plain_set(address: int, bit: int) -> int:
+    byte = ctypes.c_ubyte.from_address(address + bit // 8)
+    old = byte.value >> bit % 8 & 1
+    byte.value |= 1 << bit % 8
+    return old
+
+
+def _plain_clear(address: int, bit: int) -> int:
+    byte = ctypes.c_ubyte.from_address(address + bit // 8)
+    old = byte.value >> bit % 8 & 1
+    byte.value &= ~(1 << bit % 8)
+    return old
+
+
+def _plain_exchange(address: int, value: int) -> int:
+    byte = ctypes.c_ubyte.from_address(address)
+    old, byte.value = byte.value, value
+    return old
+
+
+def _native() -> tuple[BitOperation, BitOperation, BitOperation]:
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(_BTS.ljust(16, b"\xcc") + _BTR.ljust(16, b"\xcc") + _XCHG.ljust(16, b"\xcc"))
+    base = ctypes.addressof(ctypes.c_ubyte.from_buffer(page))
+    kind = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
+    _native_page.append(page)
+    return kind(base), kind(base + 16), kind(base + 32)
+
+
+_native_page: list[mmap.mmap] = []
+if platform.machine() == "x86_64":
+    test_and_set_bit, test_and_clear_bit, exchange_byte = _native()
+else:
+    test_and_set_bit, test_and_clear_bit, exchange_byte = _plain_set, _plain_clear, _plain_exchange

@@ -1,0 +1,40 @@
+"""The side of a hypercall that called: which vCPU, in which mode, and its memory."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from pvh.build.cpu_state import CpuState
+from pvh.build.linear import LinearMemory
+from pvh.build.ram import GuestRam
+
+
+class Caller:
+    """A vCPU inside a hypercall.
+
+    vcpu  its id
+    wide  the calling code is 64-bit: structures have 64-bit pointers and longs; else the 32-bit (compat) layouts
+    """
+
+    def __init__(self, vcpu: int, bits: int, ram: GuestRam, state: Callable[[], CpuState]) -> None:
+        self.vcpu = vcpu
+        self.wide = bits == 64
+        self._ram = ram
+        self._state = state
+        self._memory: LinearMemory | None = None
+
+    @property
+    def memory(self) -> LinearMemory:
+        """Guest memory by linear address, through the caller's page tables."""
+        if self._memory is None:
+            self._memory = LinearMemory(self._ram, self._state())
+        return self._memory
+
+    def load(self, layout: str, address: int) -> tuple[int, ...]:
+        """Copy a structure in; LinearFault where Xen's copy_from_guest fails (the call then gives -EFAULT)."""
+        return struct.unpack(layout, self.memory.read(address, struct.calcsize(layout)))
+
+    def store(self, layout: str, address: int, *values: int) -> None:
+        """Copy a structure out; LinearFault where Xen's copy_to_guest fails."""
+        self.memory.write(address, struct.pack(layout, *values))

@@ -1,0 +1,83 @@
+"""Domain: what Xen keeps about one guest, independent of the engine that runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvh.abi.event_channel import VIRQ_TIMER
+from pvh.xen.clock import Clock
+from pvh.xen.events import Events
+from pvh.xen.params import Params
+from pvh.xen.shared_info import SharedInfo
+
+if TYPE_CHECKING:
+    from pvh.build.image import Image
+    from pvh.xen.host import Host
+
+DOMID = 1
+
+
+class Domain:
+    """A PVH domU.
+
+    console   takes what the guest says through console_io and the PV console
+    shutdown  reason of sched_op(SHUTDOWN_*), None while it runs
+    lock      held by whoever changes the domain
+    """
+
+    domid = DOMID
+    uuid = bytes(16)
+
+    def __init__(self, image: Image, host: Host, console: Callable[[bytes], None]) -> None:
+        self.image = image
+        self.ram = image.ram
+        self.host = host
+        self.console = console
+        self.vcpus = image.plan.options.vcpus
+        self.lock = threading.RLock()
+        self.shutdown: int | None = None
+        self.clock = Clock(host)
+        self.shared = SharedInfo(self.ram, self.clock, self.vcpus)
+        self.events = Events(self.shared, self.call_up)
+        self.params = Params(self)
+        self.upcall_vectors: dict[int, int] = {}
+        self.timers: dict[int, int] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest has not ended itself, and the host has not ended it."""
+        return self.shutdown is None and not self.host.stopping
+
+    def shut_down(self, reason: int) -> None:
+        """End the domain, for a SHUTDOWN_* reason."""
+        self.shutdown = reason
+        self.host.end_domain(reason)
+
+    def call_up(self, vcpu: int) -> None:
+        """Interrupt a vCPU whose evtchn_upcall_pending was set."""
+        vector = self.upcall_vectors.get(vcpu)
+        if vector is not None:
+            self.host.raise_vector(vcpu, vector)
+        if self.params.callback_vector is not None:
+            self.host.raise_vector(vcpu, self.params.callback_vector)
+
+    def set_timer(self, vcpu: int, deadline: int | None) -> None:
+        """Arm or disarm a vCPU's singleshot timer (deadline in ns of the domain's clock); a past one fires at once."""
+        if deadline is not None and deadline <= self.clock.now():
+            self.timers.pop(vcpu, None)
+            self.events.raise_virq(vcpu, VIRQ_TIMER)
+            deadline = None
+        elif deadline is not None:
+            self.timers[vcpu] = deadline
+        else:
+            self.timers.pop(vcpu, None)
+        self.host.arm(vcpu, deadline)
+
+    def expire(self, vcpu: int) -> None:
+        """Fire a vCPU's timer if its time has come; else ask for the call again."""
+        with self.lock:
+            deadline = self.timers.get(vcpu)
+            if deadline is not None:
+                self.set_timer(vcpu, deadline)

@@ -1,0 +1,26 @@
+"""sched_op (xen/common/sched/core.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvh.abi import sched as abi
+from pvh.abi.errno import EINVAL, ENOSYS
+
+if TYPE_CHECKING:
+    from pvh.xen.caller import Caller
+    from pvh.xen.domain import Domain
+
+
+def sched_op(domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
+    """Answer sched_op(cmd, arg)."""
+    command, address = args[0] & 0xFFFFFFFF, args[1]
+    if command == abi.YIELD:
+        return 0
+    if command == abi.SHUTDOWN:
+        (reason,) = caller.load("<I", address)
+        if reason >= len(abi.SHUTDOWN_NAMES):
+            return -EINVAL
+        domain.shut_down(reason)
+        return 0
+    return -ENOSYS

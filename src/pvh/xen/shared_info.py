@@ -1,0 +1,119 @@
+"""The shared_info page and the vcpu_info of each vCPU (xen/include/public/xen.h, xen/common/domain.c)."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import TYPE_CHECKING
+
+from pvh.abi import shared_info as abi
+from pvh.abi.errno import EBUSY, EINVAL, ENXIO
+from pvh.abi.x86 import PAGE_SIZE
+from pvh.xen import atomics
+
+if TYPE_CHECKING:
+    from pvh.build.ram import GuestRam
+    from pvh.xen.clock import Clock
+
+_NS = 1_000_000_000
+
+
+class SharedInfo:
+    """Until the guest maps it, the page lives with us; then in the guest's RAM, at the frame it chose."""
+
+    def __init__(self, ram: GuestRam, clock: Clock, vcpus: int) -> None:
+        self._ram = ram
+        self._clock = clock
+        self._own = (ctypes.c_ubyte * PAGE_SIZE)()
+        self._gfn: int | None = None
+        self.layout = abi.LAYOUT_64
+        self._registered: dict[int, int] = {}
+        self._vcpus = vcpus
+        self._slots = (ctypes.c_ubyte * (vcpus * abi.VCPU_INFO_SIZE))()  # of vCPUs that the page has no room for
+        self._refresh()
+
+    def map_at(self, gfn: int) -> bool:
+        """Put the page at a guest frame, moving it there; False when that frame is not memory."""
+        view = self._ram.view(gfn * PAGE_SIZE, PAGE_SIZE)
+        if view is None:
+            return False
+        if gfn == self._gfn:
+            return True
+        view[:] = ctypes.string_at(self._page, PAGE_SIZE)
+        if self._gfn is not None:
+            self._ram.write(self._gfn * PAGE_SIZE, bytes(PAGE_SIZE))
+        self._gfn = gfn
+        self._refresh()
+        return True
+
+    def latch_width(self, *, wide: bool) -> None:
+        """Take the layout of the caller's width, as Xen does on the hypercall-page MSR and on CALLBACK_IRQ."""
+        self.layout = abi.LAYOUT_64 if wide else abi.LAYOUT_32
+        self._refresh()
+
+    def register_vcpu_info(self, vcpu: int, gfn: int, offset: int) -> int:
+        """Move a vCPU's info to a place of the guest's choosing; errors as VCPUOP_register_vcpu_info gives them."""
+        if offset >= PAGE_SIZE or gfn >> 40:
+            return -EINVAL
+        if vcpu in self._registered:
+            return -EBUSY
+        if offset > PAGE_SIZE - abi.VCPU_INFO_SIZE or offset % self.layout.word:
+            return -ENXIO
+        gpa = gfn * PAGE_SIZE + offset
+        if self._ram.view(gpa, abi.VCPU_INFO_SIZE) is None:
+            return -EINVAL
+        old = ctypes.string_at(self.vcpu_info(vcpu), abi.VCPU_INFO_SIZE)
+        self._ram.write(gpa, old)
+        self._registered[vcpu] = gpa
+        self._write_time(vcpu)
+        # Whatever was pending in the old place is delivered anew: a spurious upcall, every selector set.
+        ctypes.memset(self.vcpu_info(vcpu) + self.layout.pending_sel, 0xFF, self.layout.word)
+        atomics.exchange_byte(self.vcpu_info(vcpu) + abi.UPCALL_PENDING, 1)
+        return 0
+
+    def vcpu_info(self, vcpu: int) -> int:
+        """Return the host address of a vCPU's info."""
+        gpa = self._registered.get(vcpu)
+        if gpa is not None:
+            return self._host(gpa)
+        if vcpu < abi.VCPU_INFO_SLOTS:
+            return self._page + vcpu * abi.VCPU_INFO_SIZE
+        return ctypes.addressof(self._slots) + vcpu * abi.VCPU_INFO_SIZE
+
+    @property
+    def pending(self) -> int:
+        """Host address of evtchn_pending."""
+        return self._page + self.layout.evtchn_pending
+
+    @property
+    def mask(self) -> int:
+        """Host address of evtchn_mask."""
+        return self._page + self.layout.evtchn_mask
+
+    @property
+    def _page(self) -> int:
+        return ctypes.addressof(self._own) if self._gfn is None else self._host(self._gfn * PAGE_SIZE)
+
+    def _host(self, gpa: int) -> int:
+        host = self._ram.host_address(gpa)
+        assert host is not None
+        return host
+
+    def _refresh(self) -> None:
+        for vcpu in range(self._vcpus):
+            self._write_time(vcpu)
+        self._write_wallclock()
+
+    def _write_time(self, vcpu: int) -> None:
+        """Publish the TSC's scale; it never changes, so the version is even and constant."""
+        clock = self._clock
+        data = struct.pack(
+            abi.TIME_INFO, 2, 0, clock.origin, 0, clock.mul, clock.shift, abi.TIME_TSC_STABLE, 0
+        )  # fmt: skip
+        ctypes.memmove(self.vcpu_info(vcpu) + abi.VCPU_TIME_INFO, data, len(data))
+
+    def _write_wallclock(self) -> None:
+        seconds, nanoseconds = divmod(self._clock.wallclock_ns, _NS)
+        data = struct.pack("<III", 2, seconds & 0xFFFFFFFF, nanoseconds)
+        ctypes.memmove(self._page + self.layout.wc_version, data, len(data))
+        ctypes.memmove(self._page + self.layout.wc_sec_hi, struct.pack("<I", seconds >> 32), 4)
