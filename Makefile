@@ -1,0 +1,88 @@
+# Two commands matter: `make boot` and `make test`. Both set up everything they need; see README.md.
+# Everything lands in .venv and .cache; `make clean` removes both.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+JOBS ?= 2
+CHECKED := src tests bench tools
+TYPED_FOR := 3.11 3.12 3.13 3.14
+COVERED := src/pvh/abi/*,src/pvh/kernel/*,src/pvh/plan/*,src/pvh/build/*
+
+# What `make boot` types; a stock kernel finds no root file system, so it ends with Linux's panic.
+BOOT ?= --engine emulator --cmdline 'earlyprintk=xen console=hvc0'
+KERNEL ?=
+
+.PHONY: help setup boot specimens lint types test test-more bench accept clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+setup: $(STAMP) ## make .venv with pvh in it
+	@# The sources are compiled even where PYTHONDONTWRITEBYTECODE is set: start-up is most of a short run.
+	$(BIN)/python -m compileall -q src
+
+$(STAMP): pyproject.toml
+	@for python in python3 python3.14 python3.13 python3.12 python3.11; do
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi
+	done
+	if [ -z "$${found:-}" ]; then
+	  echo "make setup: no Python 3.11 or later with venv on PATH (on Debian: apt-get install python3-venv)" >&2; exit 1
+	fi
+	echo "setting up $(VENV) with $$($$found --version)"
+	$$found -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1' # dependency groups
+	$(BIN)/python -m pip install -qq --editable . --group dev
+	touch $@
+
+boot: setup ## boot Debian's cloud kernel (or KERNEL=path) on the embedded emulator
+	@kernel='$(KERNEL)'
+	if [ -z "$$kernel" ]; then
+	  if ! kernel=$$(python3 tools/obtain.py vmlinuz-cloud-6.1); then
+	    kernel=$$($(BIN)/python -c 'from pvh.demo import demo_path; print(demo_path())')
+	    echo "make boot: Debian's kernel cannot be had here (see above), so this is the bundled demo kernel" >&2
+	  fi
+	fi
+	echo "+ $(BIN)/pvh run $(BOOT) $$kernel" >&2
+	$(BIN)/pvh run $(BOOT) "$$kernel"
+
+specimens: ## real images out of Debian packages, for the tests
+	@python3 tools/obtain.py >/dev/null
+
+lint: setup
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+
+types: setup
+	for version in $(TYPED_FOR); do echo "mypy, Python $$version"; $(BIN)/mypy --python-version $$version; done
+	$(BIN)/pyright
+
+test: lint types specimens ## linters, type checkers, tests, branch coverage (at most 15 minutes)
+	@# Each room that data flows through before a guest runs is covered to 95 % or the build fails.
+	PVH_SPECIMENS=required $(BIN)/pytest -n $(JOBS) -m 'not browser and not nested' --cov=pvh --cov-branch --cov-report=
+	$(BIN)/coverage report --include='$(COVERED)' --fail-under=95
+
+test-more: setup specimens ## browser, genuine KVM inside QEMU, mutations, other Pythons (at most 45 minutes)
+	@python3 tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 chromium=chromium
+	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested'
+	$(BIN)/python tools/mutate.py
+	$(BIN)/python tools/pythons.py
+
+bench: setup ## start-up against QEMU's, interleaved, into bench/results
+	@python3 tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
+	$(BIN)/python bench/startup.py
+
+accept: setup specimens bench ## campaigns by hand: hours of fuzzing, the figures of the README
+	@log=bench/results/accept-$$(date +%F).log
+	{ date --iso-8601=seconds; $(BIN)/pip freeze; } > "$$log"
+	PVH_SPECIMENS=required PVH_FUZZ=100 $(BIN)/pytest -n $(JOBS) -m 'not browser and not nested' 2>&1 | tee -a "$$log"
+
+clean: ## remove what make made
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +
