@@ -70,6 +70,14 @@ class Vcpu(Protocol):
         """Make run() return soon; from any thread, also from the sink."""
         ...
 
+    def raise_vector(self, vector: int) -> None:
+        """Deliver an interrupt as soon as the processor takes interrupts; vectors wait in order.
+
+        With traits.has_lapic it goes through the local APIC as an edge, from any thread; otherwise it is injected as
+        an INTA cycle would, and only the vCPU's own thread (or its sink) may ask.
+        """
+        ...
+
     def recent(self) -> tuple[int, ...]:
         """Return linear addresses of the last blocks executed, newest last (empty if not traits.recent)."""
         ...
@@ -86,6 +94,19 @@ class Vm(Protocol):
     @property
     def patched(self) -> tuple[int, ...]:
         """Guest-physical addresses where the engine replaced VMCALL/VMMCALL in the guest's code (empty on most)."""
+        ...
+
+    @property
+    def tsc_khz(self) -> int:
+        """Frequency of the guest's TSC in kHz."""
+        ...
+
+    def tsc(self) -> int:
+        """Return what RDTSC on vCPU 0 would give now; from any thread."""
+        ...
+
+    def hypercall_stub(self, number: int) -> bytes:
+        """Return the hypercall page's code for one call: at most 32 bytes, keeping every register but rax."""
         ...
 
     def written(self, gpa: int, size: int) -> None:

@@ -1,0 +1,73 @@
+"""A 16550 UART that only sends (National Semiconductor PC16550D data sheet): platform `bare` has it at 0x3f8.
+
+There is no interrupt controller to tell, so it never interrupts; a driver that polls sees an ever-empty transmitter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pvh.devices.ports import Ports
+
+COM1 = 0x3F8
+
+_DATA, _IER, _IIR_FCR, _LCR, _MCR, _LSR, _MSR, _SCR = range(8)
+_LCR_DLAB = 0x80
+_MCR_LOOP = 0x10
+_LSR_DATA_READY = 0x01
+_LSR_EMPTY = 0x60  # THRE and TEMT
+_MSR_READY = 0xB0  # DCD, DSR, CTS
+_IIR_NONE = 0x01
+_IIR_FIFO = 0xC0
+
+
+class Serial:
+    """One UART: `send` takes each byte the guest transmits."""
+
+    def __init__(self, ports: Ports, base: int, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._base = base
+        self._registers = [0] * 8
+        self._divisor = [0x0C, 0]
+        self._looped: int | None = None
+        self._fifo = False
+        ports.claim(range(base, base + 8), self._read, self._write)
+
+    def _read(self, port: int, size: int) -> int:
+        value = self._read_byte(port - self._base)
+        return value | (0 if size == 1 else (1 << size * 8) - 0x100)
+
+    def _read_byte(self, register: int) -> int:
+        if register in (_DATA, _IER) and self._registers[_LCR] & _LCR_DLAB:
+            return self._divisor[register]
+        if register == _DATA:
+            looped, self._looped = self._looped, None
+            return looped or 0
+        if register == _IIR_FCR:
+            return _IIR_NONE | (_IIR_FIFO if self._fifo else 0)
+        if register == _LSR:
+            return _LSR_EMPTY | (0 if self._looped is None else _LSR_DATA_READY)
+        if register == _MSR:
+            return self._modem_status()
+        return self._registers[register]
+
+    def _modem_status(self) -> int:
+        mcr = self._registers[_MCR]
+        if not mcr & _MCR_LOOP:
+            return _MSR_READY
+        # In loopback DTR, RTS, OUT1, OUT2 come back as DSR, CTS, RI, DCD.
+        return (mcr & 1) << 5 | (mcr & 2) << 3 | (mcr & 4) << 4 | (mcr & 8) << 4
+
+    def _write(self, port: int, _size: int, value: int) -> None:
+        register, value = port - self._base, value & 0xFF
+        if register in (_DATA, _IER) and self._registers[_LCR] & _LCR_DLAB:
+            self._divisor[register] = value
+        elif register == _DATA:
+            if self._registers[_MCR] & _MCR_LOOP:
+                self._looped = value
+            else:
+                self._send(bytes((value,)))
+        elif register == _IIR_FCR:
+            self._fifo = bool(value & 1)
+        elif register not in (_LSR, _MSR):
+            self._registers[register] = value & (0x0F if register == _IER else 0x1F if register == _MCR else 0xFF)
