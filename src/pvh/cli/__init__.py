@@ -1,1 +1,78 @@
 """The pvh command: one module per subcommand, no logic beyond options and rendering."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from pvh.errors import PvhError
+
+COMMANDS = {
+    "inspect": "what is this file, and does it boot by this ABI?",
+    "plan": "where will every byte go?",
+    "run": "boot a kernel",
+    "doctor": "which engines are usable here, and why not?",
+}
+
+_STATUS = """exit status:
+  0    done; the guest powered off     13   deadline passed, or the guest hangs
+  2    wrong usage, unreadable file    14   the engine or the host failed
+  10   the guest asked for a reboot    20   refused: no kernel, or it does not fit
+  11   the guest reported a crash      21   no usable engine
+  12   triple fault                    130  interrupted
+A guest that writes a byte to port 0xf4 ends the run with that status."""
+
+
+def usage() -> str:
+    """Return what `pvh --help` says."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    return (
+        "usage: pvh COMMAND [...]\n\nBuild, boot, explain and check kernels that use Xen's HVM direct boot ABI (PVH)."
+        f"\n\n{listed}\n\n`pvh COMMAND --help` tells more; `pvh --version` the version.\n\n{_STATUS}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status. No exception of ours, of the host or of Ctrl-C gets out."""
+    arguments = sys.argv[1:] if argv is None else argv
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if name in ("--version", "-V"):
+        from pvh import __version__  # only asked for here
+
+        print(f"pvh {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"pvh: no command {name!r}; there are {', '.join(COMMANDS)} (pvh --help)", file=sys.stderr)
+        return 2
+    return _guarded(name, arguments[1:])
+
+
+def _guarded(name: str, arguments: list[str]) -> int:
+    try:
+        status: int = import_module(f"pvh.cli.{name}").main(arguments)
+        sys.stdout.flush()
+    except PvhError as error:
+        _say(error, machine_readable="--json" in arguments)
+        return error.status
+    except KeyboardInterrupt:
+        print("pvh: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output went away: not our failure, and nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _say(error: PvhError, *, machine_readable: bool) -> None:
+    if machine_readable:
+        import json  # only for --json
+
+        print(json.dumps({"error": error.as_dict()}, indent=2))
+    else:
+        print(f"pvh: {error}", file=sys.stderr)

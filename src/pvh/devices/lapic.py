@@ -36,13 +36,10 @@ class LocalApic:
 
     now   returns ns of any steady clock
     arm   asks for expire() at that clock's value (None: no longer)
-    send  takes an inter-processor interrupt: (destination id or shorthand, ICR low word)
     """
 
-    def __init__(
-        self, apic_id: int, now: Callable[[], int], arm: Callable[[int | None], None], send: Callable[[int, int], None]
-    ) -> None:
-        self._now, self._arm, self._send = now, arm, send
+    def __init__(self, apic_id: int, now: Callable[[], int], arm: Callable[[int | None], None]) -> None:
+        self._now, self._arm = now, arm
         self._registers = dict.fromkeys(_LVT_WRITABLE, _MASKED) | {_ID: apic_id << 24, _VERSION: _XEN_VERSION}
         self._registers |= {_DFR: 0xFFFFFFFF, _SVR: 0xFF}
         self._irr = 0
@@ -95,8 +92,7 @@ class LocalApic:
         if offset == _EOI:
             self._isr &= ~(1 << self._isr.bit_length() >> 1)
         elif offset == _ICR:
-            self._registers[_ICR] = value & 0xCCFFF
-            self._send(self._registers.get(_ICR_HIGH, 0) >> 24, value)
+            self._command(value)
         elif offset == _INITIAL_COUNT:
             self._registers[offset] = value
             self._start_timer()
@@ -112,6 +108,14 @@ class LocalApic:
             self._registers[_DFR] = value | 0x0FFFFFFF
         elif offset in _WRITABLE:
             self._registers[offset] = value & _WRITABLE[offset]
+
+    def _command(self, value: int) -> None:
+        """Send an inter-processor interrupt. With one processor running, only a fixed one to itself arrives."""
+        self._registers[_ICR] = value & 0xCCFFF
+        shorthand = value >> 18 & 3
+        own = self._registers.get(_ICR_HIGH, 0) == self._registers[_ID] and not value & 1 << 11
+        if value & 0x700 == 0 and (shorthand in (1, 2) or (shorthand == 0 and own)):
+            self.accept(value & 0xFF)
 
     def _priority(self) -> int:
         tpr = self._registers.get(_TPR, 0)

@@ -9,7 +9,7 @@ Write = Callable[[int, int, int], None]  # (port, size in bytes, value)
 
 
 class Ports:
-    """A table of ports. Unclaimed reads give all ones, writes are dropped (xen/arch/x86/hvm/emulate.c, null handler)."""
+    """A table of ports. Unclaimed reads give all ones, writes are dropped (Xen's null handler, hvm/emulate.c)."""
 
     def __init__(self) -> None:
         self._reads: dict[int, Read] = {}

@@ -7,16 +7,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pvh.abi.event_channel import VIRQ_TIMER
+from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN
+from pvh.abi.x86 import PAGE_SIZE
+from pvh.devices.console import Console
+from pvh.plan.layout import SPECIAL_PAGES
 from pvh.xen.clock import Clock
-from pvh.xen.events import Events
+from pvh.xen.events import Channel, Events
+from pvh.xen.host import DOMID
 from pvh.xen.params import Params
 from pvh.xen.shared_info import SharedInfo
 
 if TYPE_CHECKING:
     from pvh.build.image import Image
     from pvh.xen.host import Host
-
-DOMID = 1
+CONSOLE_PAGE = SPECIAL_PAGES[7]
 
 
 class Domain:
@@ -42,6 +46,7 @@ class Domain:
         self.shared = SharedInfo(self.ram, self.clock, self.vcpus)
         self.events = Events(self.shared, self.call_up)
         self.params = Params(self)
+        self._connect_console()
         self.upcall_vectors: dict[int, int] = {}
         self.timers: dict[int, int] = {}
 
@@ -62,6 +67,22 @@ class Domain:
             self.host.raise_vector(vcpu, vector)
         if self.params.callback_vector is not None:
             self.host.raise_vector(vcpu, self.params.callback_vector)
+
+    def drain_console(self) -> None:
+        """Take what the guest left in its console ring, and tell it that there is room again."""
+        if self._console.drain():
+            self.events.set_pending(self._console_port)
+
+    def _connect_console(self) -> None:
+        """Give the guest a console as libxl does: a ring in a special page, and a port to ring with."""
+        place = CONSOLE_PAGE
+        page = self.ram.view(place.start, place.size)
+        assert page is not None
+        self._console = Console(page, self.console)
+        port = self.events.allocate(Channel("host", notify=self.drain_console))
+        assert port is not None
+        self._console_port = port
+        self.params.values |= {CONSOLE_PFN: place.start // PAGE_SIZE, CONSOLE_EVTCHN: port}
 
     def set_timer(self, vcpu: int, deadline: int | None) -> None:
         """Arm or disarm a vCPU's singleshot timer (deadline in ns of the domain's clock); a past one fires at once."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+DOMID = 1  # the first domain a toolstack starts
+
 
 class Host(Protocol):
     """Seen from a Domain. Times are nanoseconds of the domain's clock (0 = creation)."""

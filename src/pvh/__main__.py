@@ -1,0 +1,7 @@
+"""`python -m pvh`."""
+
+import sys
+
+from pvh.cli import main
+
+sys.exit(main())

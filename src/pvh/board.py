@@ -1,0 +1,117 @@
+"""Board: what a guest's exits reach - ports, the local APIC, MSRs, Xen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvh.abi.cpuid import MSR_HYPERCALL
+from pvh.abi.errno import ENOSYS
+from pvh.abi.x86 import PAGE_SIZE
+from pvh.devices import lapic
+from pvh.devices.debug import claim_debug_ports
+from pvh.devices.ports import Ports
+from pvh.devices.serial import COM1, Serial
+from pvh.engines.exits import Exit, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite, PortIn, PortOut
+
+if TYPE_CHECKING:
+    from pvh.build.image import Image
+    from pvh.engines.engine import Engine, Vcpu, Vm
+    from pvh.machine import Machine
+    from pvh.xen.domain import Domain
+
+Write = Callable[[bytes], None]
+
+
+class Board:
+    """Everything around the processors of one guest. handle() is called by the thread of the vCPU that exited."""
+
+    def __init__(self, image: Image, engine: Engine, vm: Vm, machine: Machine, console: Write) -> None:
+        self.ports = Ports()
+        self._vm = vm
+        self.domain: Domain | None = None
+        claim_debug_ports(self.ports, console, machine.leave)
+        if image.plan.options.platform == "xen":
+            from pvh.xen.domain import Domain  # platform bare has no use for it
+
+            self.domain = Domain(image, machine, console)
+        else:
+            Serial(self.ports, COM1, console)
+        self.lapics: tuple[lapic.LocalApic, ...] = ()
+        if not engine.traits.has_lapic:
+            self.lapics = tuple(machine.local_apic(vcpu) for vcpu in range(image.plan.options.vcpus))
+
+    def handle(self, vcpu: Vcpu, event: Exit) -> int | None:
+        """Carry an exit out and return the answer its class asks for; None for exits the board does not know."""
+        if isinstance(event, PortOut):
+            self.ports.write(event.port, event.size, event.value)
+        elif isinstance(event, PortIn):
+            return self.ports.read(event.port, event.size)
+        elif isinstance(event, (MmioRead, MmioWrite)):
+            return self._mmio(vcpu, event)
+        elif isinstance(event, Hypercall):
+            return self._hypercall(vcpu, event)
+        elif isinstance(event, (MsrRead, MsrWrite)):
+            return self._msr(vcpu, event)
+        return None
+
+    def _mmio(self, vcpu: Vcpu, event: MmioRead | MmioWrite) -> int:
+        offset = event.address - lapic.BASE
+        if not self.lapics or not 0 <= offset < lapic.SIZE:
+            return (1 << event.size * 8) - 1
+        apic = self.lapics[vcpu.index]
+        if isinstance(event, MmioRead):
+            return apic.read(offset & ~15) >> (offset & 3) * 8 & (1 << event.size * 8) - 1
+        if not offset & 15:
+            apic.write(offset, event.value & 0xFFFFFFFF)
+            self._interrupt(vcpu)
+        return 0
+
+    def raise_vector(self, vcpu: Vcpu, vector: int) -> None:
+        """Deliver an edge interrupt through the vCPU's local APIC, whoever has it."""
+        if self.lapics:
+            self.lapics[vcpu.index].accept(vector)
+            self._interrupt(vcpu)
+        else:
+            vcpu.raise_vector(vector)
+
+    def expire(self, vcpu: Vcpu, timer: str) -> None:
+        """Fire a timer of the vCPU, the domain's or the local APIC's."""
+        if timer == "lapic":
+            self.lapics[vcpu.index].expire()
+            self._interrupt(vcpu)
+        elif self.domain:
+            self.domain.expire(vcpu.index)
+
+    def _interrupt(self, vcpu: Vcpu) -> None:
+        """Hand the processor what its local APIC wants taken."""
+        apic = self.lapics[vcpu.index]
+        vector = apic.pending()
+        if vector is not None:
+            apic.acknowledge(vector)
+            vcpu.raise_vector(vector)
+
+    def _hypercall(self, vcpu: Vcpu, event: Hypercall) -> int:
+        if self.domain is None:
+            return -ENOSYS & ((1 << 64) - 1 if event.bits == 64 else (1 << 32) - 1)
+        from pvh.xen.dispatch import hypercall  # a guest that makes no hypercall does not pay for them
+
+        return hypercall(self.domain, vcpu.index, event, vcpu.state)
+
+    def _msr(self, vcpu: Vcpu, event: MsrRead | MsrWrite) -> int | None:
+        """Answer a Xen MSR; None is #GP. The hypercall page's MSR reads 0 (xen/arch/x86/hvm/hvm.c, guest_rdmsr_xen)."""
+        if self.domain is None or event.index != MSR_HYPERCALL:
+            return None
+        return 0 if isinstance(event, MsrRead) else self._hypercall_page(vcpu, event.value)
+
+    def _hypercall_page(self, vcpu: Vcpu, value: int) -> int | None:
+        """Write the page whose frame and index the guest named, and take its width for shared_info's."""
+        from pvh.xen.hypercall_page import hypercall_page  # kernels since XSA-466 do not ask for it
+
+        domain = self.domain
+        gpa = value & ~(PAGE_SIZE - 1)
+        if domain is None or value % PAGE_SIZE or not domain.ram.write(gpa, hypercall_page(self._vm.hypercall_stub)):
+            return None
+        self._vm.written(gpa, PAGE_SIZE)
+        domain.shared.latch_width(wide=vcpu.state().bits == 64)
+        return 0

@@ -1,0 +1,55 @@
+"""Boot options as people type them, shared by plan and run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from pvh.plan.options import BootOptions, ModuleSpec
+
+_SIZE = re.compile(r"(\d+)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
+_DEFAULT = BootOptions()
+_UNIT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def parse_size(text: str) -> int:
+    """Return bytes for 512M, 2GiB, 65536; units are powers of two. Raises argparse's error for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512M or 2GiB")
+    return int(match[1]) << _UNIT[(match[2] or "").lower()]
+
+
+def _module(text: str) -> ModuleSpec:
+    path, comma, cmdline = text.partition(",")
+    return ModuleSpec(path, cmdline if comma else None)
+
+
+def add_boot_options(parser: argparse.ArgumentParser) -> None:
+    """Add KERNEL and every option that shapes the guest."""
+    parser.add_argument("kernel", metavar="KERNEL", help="ELF or bzImage, compressed or not; - is standard input")
+    guest = parser.add_argument_group("the guest")
+    guest.add_argument("-m", "--memory", type=parse_size, default=_DEFAULT.memory, metavar="SIZE",
+                       help="RAM (default 512M)")  # fmt: skip
+    guest.add_argument("--vcpus", type=int, default=_DEFAULT.vcpus, metavar="N", help="processors (default 1)")
+    guest.add_argument("-c", "--cmdline", default=_DEFAULT.cmdline, metavar="TEXT", help="kernel command line")
+    guest.add_argument("--initrd", metavar="FILE", help="the first module")
+    guest.add_argument("--module", type=_module, action="append", default=[], metavar="FILE[,CMDLINE]",
+                       help="a module and its command line; repeatable")  # fmt: skip
+    guest.add_argument("--abi", choices=("v1", "v0", "draft-c"), default=_DEFAULT.abi,
+                       help="layout of start_info (default v1)")  # fmt: skip
+    guest.add_argument("--platform", choices=("xen", "bare"), default=_DEFAULT.platform,
+                       help="Xen's PVH domU, or a bare board with a serial port (default xen)")  # fmt: skip
+    guest.add_argument("--privileged", action="store_true", help="set SIF_PRIVILEGED in start_info")
+    guest.add_argument("--initdomain", action="store_true", help="set SIF_INITDOMAIN in start_info")
+    host = parser.add_argument_group("the host")
+    host.add_argument("--engine", choices=("auto", "kvm", "emulator"), default=_DEFAULT.engine,
+                      help="what executes the guest (default auto)")  # fmt: skip
+    host.add_argument("--copy", action="store_true", help="read files into guest RAM instead of mapping them")
+
+
+def boot_options(parsed: argparse.Namespace) -> BootOptions:
+    """Return the record of what was typed; options a command does not have keep their defaults."""
+    given = {name: getattr(parsed, name) for name in BootOptions.__slots__ if hasattr(parsed, name)}
+    initrd = (ModuleSpec(parsed.initrd),) if parsed.initrd else ()
+    return BootOptions(**{**given, "modules": (*initrd, *parsed.module)})

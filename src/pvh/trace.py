@@ -1,0 +1,47 @@
+"""A trace: one JSON line for every exit of a run, written before the guest goes on: even a kill loses none."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from pvh.abi.hypercall import NAMES
+from pvh.engines.exits import Hypercall
+from pvh.errors import UsageError
+
+if TYPE_CHECKING:
+    from pvh.engines.exits import Exit
+
+
+class Trace:
+    """Writes lines to a file: {"t": seconds, "vcpu": n, "exit": kind, ...fields, "answer": value}."""
+
+    def __init__(self, path: str) -> None:
+        """Create the file. Raises UsageError when that is not possible."""
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(f"cannot write the trace: {(error.strerror or '').lower()}", path=path) from None
+        self._start = time.monotonic()
+
+    def __call__(self, vcpu: int, event: Exit, answer: int | None) -> None:
+        """Write one exit. A full disk ends the trace, not the guest."""
+        line: dict[str, object] = {
+            "t": round(time.monotonic() - self._start, 6),
+            "vcpu": vcpu,
+            "exit": type(event).__name__,
+        }
+        line |= {field.name: getattr(event, field.name) for field in fields(event)}
+        if isinstance(event, Hypercall):
+            line["name"] = NAMES.get(event.number, "unknown")
+        if answer is not None:
+            line["answer"] = answer
+        data = (json.dumps(line) + "\n").encode()
+        try:
+            os.write(self._fd, data)
+        except OSError:
+            os.close(self._fd)
+            self._fd = os.open(os.devnull, os.O_WRONLY)
