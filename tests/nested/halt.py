@@ -44,7 +44,7 @@ def main() -> int:
         if reasons[-1] == KVM_EXIT_IO:
             (offset,) = struct.unpack_from("=Q", run, 40)
             written.append(run[offset])
-    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - as in tools/nested/init.py
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
         svm = " svm " in file.read()
     version = fcntl.ioctl(kvm, KVM_GET_API_VERSION, 0)
     print(json.dumps({"api": version, "svm": svm, "written": written, "reasons": reasons}))

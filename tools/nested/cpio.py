@@ -1,4 +1,4 @@
-"""Write the archive format that Linux unpacks as its first file system (newc; driver-api/early-userspace in its docs)."""
+"""Write the archive format that Linux unpacks as its first file system (newc; early-userspace in its docs)."""
 
 from __future__ import annotations
 

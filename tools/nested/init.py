@@ -23,7 +23,7 @@ SIGNALLED = 100  # QEMU's exit status has 7 bits for ours, so no 128 + signal nu
 
 def mount(libc: ctypes.CDLL, kind: str, where: str) -> None:
     """Mount a file system of the kernel's own."""
-    os.makedirs(where, exist_ok=True)  # noqa: PTH103 - pathlib is a slow import under emulation
+    os.makedirs(where, exist_ok=True)
     if libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
         raise OSError(ctypes.get_errno(), f"mount {where}")
 
@@ -31,7 +31,7 @@ def mount(libc: ctypes.CDLL, kind: str, where: str) -> None:
 def load(libc: ctypes.CDLL, module: str) -> None:
     """Load a module, if it is one (in some kernels irqbypass is built in)."""
     path = f"/modules/{module}.ko"
-    if not os.path.exists(path):  # noqa: PTH110
+    if not os.path.exists(path):
         return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if libc.syscall(SYS_FINIT_MODULE, fd, b"", 0):
@@ -56,7 +56,7 @@ def main() -> int:
         mount(libc, kind, where)
     for module in MODULES:
         load(libc, module)
-    with open("/work/arguments", encoding="utf-8") as file:  # noqa: PTH123
+    with open("/work/arguments", encoding="utf-8") as file:
         words = file.read().split("\0")
     os.chdir("/work")
     return run(words)
@@ -70,6 +70,6 @@ if __name__ == "__main__":
     try:
         verdict = main()
     finally:
-        with open("/dev/port", "wb", buffering=0) as ports:  # noqa: PTH123
+        with open("/dev/port", "wb", buffering=0) as ports:
             ports.seek(EXIT_PORT)
             ports.write(bytes([min(verdict, 126) + 1]))
