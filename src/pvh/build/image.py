@@ -14,10 +14,14 @@ from pvh.plan.record import Plan
 class Image:
     """Guest RAM filled as the plan says, and the state the first processor starts in.
 
-    files  the files whose bytes the guest has, to be checked for change at the end
+    files   the files whose bytes the guest has, to be checked for change at the end (builder.changed_files)
+    mapped  bytes of guest RAM that are private mappings of those files; everything else was read or copied
+    notes   why a file that could have been mapped was read instead
     """
 
     plan: Plan
     ram: GuestRam
     entry: CpuState
     files: tuple[FileSource, ...] = ()
+    mapped: int = 0
+    notes: tuple[str, ...] = ()

@@ -7,8 +7,12 @@ import mmap
 import os
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pvh.errors import EngineError
+
+if TYPE_CHECKING:
+    from pvh.build.sigbus import Guard
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -74,9 +78,13 @@ class GuestRam:
             view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
             made.append(Block(gpa, size, host, view))
         self.blocks: tuple[Block, ...] = tuple(made)
+        self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
 
     def close(self) -> None:
         """Give the memory back. Nothing may use the blocks afterwards."""
+        for guard, *_ in self._guards:
+            guard.release()
+        self._guards = []
         for block in self.blocks:
             _libc.munmap(block.host, block.size)
         self.blocks = ()
@@ -114,12 +122,40 @@ class GuestRam:
         return True
 
     def map_file(self, gpa: int, size: int, fd: int, offset: int) -> bool:
-        """Put a private mapping of a file over [gpa, gpa + size); all page multiples. False when it is not memory.
+        """Put a private mapping of a file over [gpa, gpa + size); all page multiples.
 
-        Raises OSError when the host refuses (a file system that cannot map).
+        Pages that are cut from the file later read as zeroes (build/sigbus.py). False, and nothing mapped, when the
+        range is not memory, when the host cannot keep that promise, or when it cannot map this file.
         """
+        from pvh.build import sigbus  # most guests map nothing
+
         block = self.block(gpa, size)
-        if block is None:
+        guard = sigbus.guard(block.host + gpa - block.gpa, size) if block else None
+        if block is None or guard is None:
             return False
-        _mmap(block.host + gpa - block.gpa, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, fd, offset)
+        host = block.host + gpa - block.gpa
+        try:
+            _mmap(host, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, fd, offset)
+        except OSError:
+            guard.release()
+            # A file system that refuses late leaves a hole behind.
+            _mmap(host, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE)
+            return False
+        self._guards.append((guard, gpa, fd, offset))
         return True
+
+    @property
+    def lost_pages(self) -> int:
+        """Pages that were cut from a mapped file before anybody touched them, and were zeroes when somebody did."""
+        return sum(guard.lost for guard, *_ in self._guards)
+
+    def mend(self) -> int:
+        """Make every page that was cut from a mapped file a page of zeroes now; return lost_pages.
+
+        For KVM, which meets such a page with EFAULT instead of SIGBUS: mend, and enter the guest again.
+        """
+        for guard, gpa, fd, offset in self._guards:
+            left = -(-max(0, os.fstat(fd).st_size - offset) // mmap.PAGESIZE) * mmap.PAGESIZE
+            for page in range(gpa + left, gpa + guard.size, mmap.PAGESIZE):
+                self.read(page, 1)
+        return self.lost_pages
