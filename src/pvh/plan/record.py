@@ -37,6 +37,13 @@ class Range:
 
     content  what fills it; None is zeroes (or, for a hole, nothing at all)
     reason   why it is there, for the reader of `pvh plan`, with the source of the rule
+
+    Kind start-info is the start_info segment in one range for each part, at Plan.start_info's addresses: `start_info`,
+    `cmdline`, `modlist`, `module N cmdline`, `memmap`, those that exist. The strings carry their bytes; start_info,
+    modlist and memmap carry None and are packed by build/start_info.py from Plan.start_info and Plan.memory_map.
+
+    Kind kernel is what libelf leaves in memory: where segments overlap, the later one's bytes and its zeroes; such a
+    segment may have several ranges.
     """
 
     start: int
