@@ -93,15 +93,29 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
+class Relocation:
+    """PHYS32_RELOC: where else the kernel may be put, in bytes and physical addresses; last is the last byte's bound.
+
+    Only the hypervisor's own dom0 builder moves kernels; libxenguest, and so this package, loads them at p_paddr.
+    """
+
+    align: int
+    min: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """A kernel image, read and judged; nothing placed.
 
     source    the ELF file's bytes: the file itself, or what was decompressed from it
     bits      32 or 64, the ELF class (PVH accepts both, and it says nothing of the kernel's own width)
     machine   e_machine
+    type      e_type (2: ET_EXEC, 3: ET_DYN)
     e_entry   the ELF entry, which PVH does not use
     entry     PHYS32_ENTRY, physical; None when no note gives it
-    start,end image span in physical addresses: lowest p_paddr and highest p_paddr + p_memsz of the segments that load
+    start,end image span in physical addresses: lowest p_paddr and highest p_paddr + p_memsz of the segments that load,
+              plus the room Xen appends for symbols when BSD_SYMTAB asks for it; 0, 0 when nothing loads
     problems  reasons to refuse by this ABI, first cause first; empty means bootable
     """
 
@@ -117,6 +131,8 @@ class Kernel:
     start: int
     end: int
     features: Features
+    type: int = 2
+    relocation: Relocation | None = None
     build_id: str = ""
     linux_version: str = ""
     problems: tuple[Finding, ...] = ()
@@ -131,6 +147,11 @@ class Kernel:
     def loads(self) -> tuple[Segment, ...]:
         """The segments that Xen loads, in the file's order."""
         return tuple(segment for segment in self.segments if segment.loads)
+
+    @property
+    def min_memory(self) -> int:
+        """Bytes of RAM that the image alone needs: its end, in whole pages. Modules and tables come on top."""
+        return (self.end + 4095) & ~4095
 
     def note(self, number: int) -> Note | None:
         """Return the last Xen note of that number, as libelf keeps the last value it reads."""

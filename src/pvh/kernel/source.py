@@ -8,6 +8,9 @@ from typing import Protocol
 
 from pvh.errors import UsageError
 
+# What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.
+STREAM_LIMIT = 1 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
@@ -100,7 +103,10 @@ def open_source(path: str) -> Source:
         if mode & 0o170000 == 0o100000 and path != "-":
             return FileSource(name, fd, identify(fd))
         with os.fdopen(fd, "rb") as stream:
-            return BytesSource(name, stream.read())
+            data = stream.read(STREAM_LIMIT + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"cannot read it: {reason}", path=path, hint="check the name and its permissions") from None
+    if len(data) > STREAM_LIMIT:
+        raise UsageError("gives more than a kernel can be", path=name, wanted=f"at most {STREAM_LIMIT} bytes")
+    return BytesSource(name, data)
