@@ -72,11 +72,11 @@ test-more: setup specimens ## browser, genuine KVM inside QEMU, mutations, other
 	@python3 tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 chromium=chromium
 	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested'
 	$(BIN)/python tools/mutate.py
-	$(BIN)/python tools/pythons.py
+	$(BIN)/python -m tools.pythons
 
 bench: setup ## start-up against QEMU's, interleaved, into bench/results
 	@python3 tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
-	$(BIN)/python bench/startup.py
+	$(BIN)/python -m bench.startup
 
 accept: setup specimens bench ## campaigns by hand: hours of fuzzing, the figures of the README
 	@log=bench/results/accept-$$(date +%F).log
