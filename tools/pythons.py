@@ -1,7 +1,7 @@
 """Try the package on every other Python that this machine has: `python -m tools.pythons`.
 
-For each of 3.11 to 3.14 found on PATH or among pyenv's, an environment of its own under .cache/pythons gets the package as pip installs
-it, and must boot the hello guest on the emulator and inspect it. Prints a line each, and ends with 1 if one failed.
+For each of 3.11 to 3.14 found on PATH or among pyenv's, an environment under .cache/pythons gets the package as pip
+installs it, and must inspect the hello guest and boot it on the emulator. A line each; status 1 if one failed.
 """
 
 from __future__ import annotations
