@@ -124,8 +124,9 @@ class GuestRam:
     def map_file(self, gpa: int, size: int, fd: int, offset: int) -> bool:
         """Put a private mapping of a file over [gpa, gpa + size); all page multiples.
 
-        Pages that are cut from the file later read as zeroes (build/sigbus.py). False, and nothing mapped, when the
-        range is not memory, when the host cannot keep that promise, or when it cannot map this file.
+        Pages that are cut from the file later turn to zeroes (build/sigbus.py), also those the guest wrote: truncation
+        takes private copies along. False, and nothing mapped, when the range is not memory, when the host cannot keep
+        that promise, or when it cannot map this file.
         """
         from pvh.build import sigbus  # most guests map nothing
 
@@ -146,7 +147,7 @@ class GuestRam:
 
     @property
     def lost_pages(self) -> int:
-        """Pages that were cut from a mapped file before anybody touched them, and were zeroes when somebody did."""
+        """Pages that were cut from a mapped file, and had turned to zeroes when they were next touched."""
         return sum(guard.lost for guard, *_ in self._guards)
 
     def mend(self) -> int:

@@ -1,0 +1,77 @@
+"""Guest RAM: what a guest makes up gives None or False, never an exception."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from pvh.build.ram import GuestRam
+from pvh.errors import EngineError
+
+LOW, HIGH = 0x4000, 1 << 32
+
+
+@pytest.fixture
+def ram() -> Iterator[GuestRam]:
+    made = GuestRam(((0, LOW), (HIGH, LOW)))
+    yield made
+    made.close()
+
+
+def test_it_starts_zero_and_keeps_what_is_written(ram: GuestRam) -> None:
+    assert ram.read(0, LOW) == bytes(LOW)
+    assert ram.write(HIGH + 5, b"stored")
+    assert ram.read(HIGH + 4, 8) == b"\0stored\0"
+
+
+@pytest.mark.parametrize(
+    ("gpa", "size"),
+    [(LOW, 1), (LOW - 1, 2), (HIGH - 1, 1), (HIGH + LOW, 1), (1 << 70, 1), (-1, 1), (0, -1), (0, 1 << 70)],
+)
+def test_ranges_that_are_not_all_memory_are_refused(ram: GuestRam, gpa: int, size: int) -> None:
+    assert ram.block(gpa, size) is None
+    assert ram.view(gpa, size) is None
+    assert ram.read(gpa, size) is None
+
+
+def test_a_store_that_does_not_fit_stores_nothing(ram: GuestRam) -> None:
+    assert not ram.write(LOW - 2, b"over")
+    assert ram.read(LOW - 2, 2) == bytes(2)
+
+
+def test_a_view_writes_through(ram: GuestRam) -> None:
+    view = ram.view(0x1000, 4)
+    assert view
+    view[:] = b"view"
+    assert ram.read(0x1000, 4) == b"view"
+
+
+def test_blocks_know_their_place(ram: GuestRam) -> None:
+    block = ram.block(HIGH + LOW - 1, 1)
+    assert block
+    assert (block.gpa, block.size, block.end) == (HIGH, LOW, HIGH + LOW)
+
+
+def test_nothing_is_mapped_outside_memory(ram: GuestRam) -> None:
+    fd = os.open(__file__, os.O_RDONLY)
+    assert not ram.map_file(LOW, 0x1000, fd, 0)
+
+
+def test_a_file_that_cannot_be_mapped_leaves_zeroes(ram: GuestRam) -> None:
+    reading, _writing = os.pipe()
+    ram.write(0x1000, b"old")
+    assert not ram.map_file(0x1000, 0x1000, reading, 0)
+    assert ram.read(0x1000, 3) == bytes(3)
+
+
+def test_a_host_that_refuses_memory_is_an_engine_error_and_nothing_is_kept() -> None:
+    with pytest.raises(EngineError, match="the host cannot give the guest [0-9]+ MiB of memory"):
+        GuestRam(((0, LOW), (HIGH, 1 << 60)))
+
+
+def test_closed_memory_is_no_memory() -> None:
+    ram = GuestRam(((0, LOW),))
+    ram.close()
+    assert ram.read(0, 1) is None
