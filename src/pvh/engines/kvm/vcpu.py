@@ -1,0 +1,266 @@
+"""One vCPU over /dev/kvm: the run loop, and each kind of exit turned into the seam's records and back."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from _thread import get_ident, get_native_id
+from collections.abc import Callable
+from dataclasses import dataclass
+from fcntl import ioctl
+from functools import partial
+
+from pvh.abi.x86 import MSR_TSC
+from pvh.build.cpu_state import CpuState
+from pvh.engines.exits import (
+    Broken,
+    Halt,
+    Hypercall,
+    MmioRead,
+    MmioWrite,
+    MsrRead,
+    MsrWrite,
+    PortIn,
+    PortOut,
+    Shutdown,
+    Sink,
+)
+from pvh.engines.kvm import ioctl as kvm
+from pvh.engines.kvm import kick
+from pvh.engines.kvm import state as registers
+from pvh.engines.kvm.hypercall_page import OUT, PORT, Sites
+from pvh.errors import EngineError
+from pvh.kernel.source import FileSource
+
+_MASK64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the vCPUs of a guest share: the VM's descriptor, the size of kvm_run, hypercall sites, the guest's files."""
+
+    vm: int
+    run_size: int
+    sites: Sites
+    files: tuple[FileSource, ...]
+
+
+class KvmVcpu:
+    """A vCPU. Its APIC id is twice its index, as Xen numbers them (CPUID leaf 1 EBX[31:24], leaf 0xb EDX, MADT)."""
+
+    def __init__(self, index: int, around: Surroundings) -> None:
+        """Create it in its reset state: the first runnable, others waiting for INIT/SIPI."""
+        self._index = index
+        self._around = around
+        self._fd = kvm.must(f"vCPU {index}", around.vm, kvm.CREATE_VCPU, 2 * index)
+        self._run = mmap.mmap(self._fd, around.run_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        kvm.enable_cap(self._fd, kvm.CAP_ENFORCE_PV_FEATURE_CPUID, 1)  # no KVM clock where no leaf announces one
+        self._run[kvm.RUN_VALID_REGS] = kvm.SYNC_REGS | kvm.SYNC_SREGS
+        self._fresh = True
+        self._ended = False
+        self._thread = 0  # kernel id of the thread inside run(), 0: none
+        self._let_in = 0  # the Python thread whose signal mask was seen to
+        self._exits: dict[int, Callable[[Sink], bool]] = {
+            kvm.EXIT_IO: self._io,
+            kvm.EXIT_MMIO: self._mmio,
+            kvm.EXIT_X86_RDMSR: self._rdmsr,
+            kvm.EXIT_X86_WRMSR: self._wrmsr,
+            kvm.EXIT_XEN: self._xen,
+            kvm.EXIT_HLT: self._halt,
+            kvm.EXIT_SHUTDOWN: self._shutdown,
+            kvm.EXIT_INTERNAL_ERROR: self._internal_error,
+            kvm.EXIT_FAIL_ENTRY: self._fail_entry,
+        }
+
+    @property
+    def index(self) -> int:
+        """The vCPU id, from 0."""
+        return self._index
+
+    @property
+    def tsc_khz(self) -> int:
+        """Frequency of the guest's TSC in kHz (KVM_GET_TSC_KHZ)."""
+        return kvm.must("the TSC frequency", self._fd, kvm.GET_TSC_KHZ)
+
+    def tsc(self) -> int:
+        """Return the vCPU's time stamp counter, while it is not inside KVM_RUN."""
+        return registers.read_msr(self._fd, MSR_TSC)
+
+    def set_cpuid(self, table: bytearray) -> None:
+        """Set what CPUID answers: struct kvm_cpuid2, before the first run."""
+        kvm.must("the CPUID table", self._fd, kvm.SET_CPUID2, table)
+
+    def load(self, state: CpuState) -> None:
+        """Set every register; what the record does not hold gets its reset value. A waiting vCPU becomes runnable."""
+        registers.write(self._fd, state, fresh=self._fresh)
+        self._run[kvm.RUN_DIRTY_REGS] = 0
+        self._ended = False
+
+    def state(self) -> CpuState:
+        """Return the registers. During an exit RIP is on the instruction, or behind it where KVM emulated it."""
+        return registers.read(self._fd)
+
+    def run(self, sink: Sink) -> None:
+        """Execute until kicked, shut down or broken. An AP that waits for INIT/SIPI waits in here."""
+        if self._let_in != get_ident():
+            kick.let_in()
+            self._let_in = get_ident()
+        self._fresh = False
+        self._thread = get_native_id()
+        try:
+            while not self._ended and self._enter():
+                reason = kvm.U32.unpack_from(self._run, kvm.RUN_EXIT_REASON)[0]
+                handler = self._exits.get(reason)
+                if handler is None:
+                    handler = partial(self._break, detail=f"KVM left the guest for a reason unknown here ({reason})")
+                self._ended = not handler(sink)
+        finally:
+            self._thread = 0
+
+    def _enter(self) -> bool:
+        """Enter the guest until an exit; False when it was a kick that ended it."""
+        while True:
+            try:
+                ioctl(self._fd, kvm.RUN, 0)
+            except InterruptedError:
+                if self._run[kvm.RUN_IMMEDIATE_EXIT]:
+                    self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
+                    return False
+            except BlockingIOError:
+                continue  # EAGAIN: an AP got its SIPI, the next entry starts it
+            except OSError as error:
+                self._host_failed(error)
+            else:
+                return True
+
+    def _host_failed(self, error: OSError) -> None:
+        if error.errno == errno.EFAULT:
+            changed = [source.path for source in self._around.files if source.changed()]
+            raise EngineError(
+                "guest memory vanished while the guest ran: a file that is mapped into it was cut short",
+                path=changed[0] if changed else None,
+                hint="do not change the files of a running guest, or use --copy",
+            ) from None
+        raise EngineError(f"KVM cannot run vCPU {self._index}: {os.strerror(error.errno or 0).lower()}") from None
+
+    def kick(self) -> None:
+        """Make run() return between two instructions, I/O in progress completed; from any thread."""
+        self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
+        thread = self._thread
+        if thread and thread != get_native_id():
+            kick.knock(thread)
+
+    def raise_vector(self, vector: int) -> None:
+        """Send this vCPU's local APIC an edge-triggered interrupt; from any thread. A disabled APIC drops it."""
+        message = kvm.MSI.pack(0xFEE00000 | 2 * self._index << 12, 0, vector, 0)
+        kvm.must(f"interrupt vector {vector:#x}", self._around.vm, kvm.SIGNAL_MSI, message)
+
+    def recent(self) -> tuple[int, ...]:
+        """Return nothing: KVM keeps no history."""
+        return ()
+
+    def close(self) -> None:
+        """Give the vCPU back."""
+        self._run.close()
+        os.close(self._fd)
+
+    def _io(self, sink: Sink) -> bool:
+        direction, size, port, count, offset = kvm.RUN_IO.unpack_from(self._run, kvm.RUN_UNION)
+        if port == PORT and direction and self._around.sites and self._at_site():
+            return self._hypercall(sink)
+        for at in range(offset, offset + count * size, size):
+            if direction:
+                sink(PortOut(port, size, int.from_bytes(self._run[at : at + size], "little")))
+            else:
+                value = (sink(PortIn(port, size)) or 0) & (1 << 8 * size) - 1
+                self._run[at : at + size] = value.to_bytes(size, "little")
+        return True
+
+    def _at_site(self) -> bool:
+        """Tell whether the OUT is one of ours. RIP is on it, or two bytes further where KVM emulated it."""
+        rip = registers.code_base(self._run, kvm.RUN_SREGS) + kvm.U64.unpack_from(self._run, kvm.RUN_REGS + 16 * 8)[0]
+        return any(self._physical(at & _MASK64) in self._around.sites for at in (rip, rip - len(OUT)))
+
+    def _physical(self, linear: int) -> int:
+        """Translate a linear address by the guest's page tables (KVM_TRANSLATE); -1 when it is not mapped."""
+        answer = bytearray(kvm.TRANSLATION.pack(linear, 0, 0))
+        kvm.must("an address translation", self._fd, kvm.TRANSLATE, answer)
+        _, physical, valid = kvm.TRANSLATION.unpack(answer)
+        return int(physical) if valid else -1
+
+    def _hypercall(self, sink: Sink) -> bool:
+        regs = registers.REGS.unpack_from(self._run, kvm.RUN_REGS)
+        bits, cpl = registers.code_bits_and_cpl(self._run, kvm.RUN_SREGS)
+        rax, rbx, rcx, rdx, rsi, rdi = regs[:6]
+        if bits == 64:
+            args, mask = (rdi, rsi, rdx, regs[10], regs[8]), _MASK64
+        else:
+            mask = 0xFFFFFFFF
+            args = (rbx & mask, rcx & mask, rdx & mask, rsi & mask, rdi & mask)
+        answer = (sink(Hypercall(rax & mask, args, bits, cpl)) or 0) & mask
+        kvm.U64.pack_into(self._run, kvm.RUN_REGS, answer)  # rax is the first of kvm_regs
+        self._run[kvm.RUN_DIRTY_REGS] |= kvm.SYNC_REGS
+        return True
+
+    def _xen(self, sink: Sink) -> bool:
+        """KVM_EXIT_XEN: KVM took the registers out, and puts the result into RAX and steps over the instruction."""
+        kind, long_mode, cpl, number, _, *params = kvm.RUN_XEN.unpack_from(self._run, kvm.RUN_UNION)
+        if kind != kvm.XEN_HCALL:
+            return self._break(sink, f"KVM_EXIT_XEN of unknown type {kind}")
+        bits = registers.code_bits_and_cpl(self._run, kvm.RUN_SREGS)[0]
+        mask = _MASK64 if long_mode else 0xFFFFFFFF
+        a, b, c, d, e = (value & mask for value in params[:5])
+        answer = (sink(Hypercall(number & mask, (a, b, c, d, e), bits, cpl)) or 0) & mask
+        kvm.U64.pack_into(self._run, kvm.RUN_XEN_RESULT, answer)
+        return True
+
+    def _mmio(self, sink: Sink) -> bool:
+        address, data, size, is_write = kvm.RUN_MMIO.unpack_from(self._run, kvm.RUN_UNION)
+        if is_write:
+            sink(MmioWrite(address, size, int.from_bytes(data[:size], "little")))
+        else:
+            value = (sink(MmioRead(address, size)) or 0) & (1 << 8 * size) - 1
+            self._run[kvm.RUN_MMIO_DATA : kvm.RUN_MMIO_DATA + size] = value.to_bytes(size, "little")
+        return True
+
+    def _rdmsr(self, sink: Sink) -> bool:
+        index = kvm.RUN_MSR.unpack_from(self._run, kvm.RUN_UNION)[2]
+        value = sink(MsrRead(index))
+        self._run[kvm.RUN_UNION] = value is None
+        kvm.U64.pack_into(self._run, kvm.RUN_MSR_DATA, (value or 0) & _MASK64)
+        return True
+
+    def _wrmsr(self, sink: Sink) -> bool:
+        _, _, index, value = kvm.RUN_MSR.unpack_from(self._run, kvm.RUN_UNION)
+        self._run[kvm.RUN_UNION] = sink(MsrWrite(index, value)) is None
+        return True
+
+    def _halt(self, sink: Sink) -> bool:
+        """HLT, which reaches user space only where KVM has no local APIC of its own."""
+        sink(Halt(wakes=bool(self._run[kvm.RUN_IF_FLAG])))
+        return True
+
+    def _shutdown(self, sink: Sink) -> bool:
+        regs = self.state()
+        # SVM leaves the VMCB undefined after a shutdown, so KVM puts the vCPU into its INIT state (kvm/svm/svm.c).
+        lost = regs.rip == 0xFFF0 and regs.cs.base == 0xFFFF0000
+        detail = "KVM reset the registers at the fault, as it does on AMD processors" if lost else ""
+        sink(Shutdown(detail))
+        return False
+
+    def _internal_error(self, sink: Sink) -> bool:
+        suberror, count, flags, size, code = kvm.RUN_INTERNAL.unpack_from(self._run, kvm.RUN_UNION)
+        name = kvm.INTERNAL_ERRORS.get(suberror, f"suberror {suberror}")
+        told = code[:size].hex(" ") if suberror == 1 and count >= 3 and flags & 1 else ""
+        where = f" at RIP {self.state().rip:#x}" + (f", bytes {told}" if told else "")
+        return self._break(sink, f"KVM cannot go on ({name}){where}")
+
+    def _fail_entry(self, sink: Sink) -> bool:
+        reason = kvm.U64.unpack_from(self._run, kvm.RUN_UNION)[0]
+        return self._break(sink, f"the processor refused to enter the guest (hardware reason {reason:#x})")
+
+    @staticmethod
+    def _break(sink: Sink, detail: str) -> bool:
+        sink(Broken(detail))
+        return False

@@ -1,0 +1,130 @@
+"""A guest over /dev/kvm: memory slots, a local APIC and no other interrupt controller, and the MSRs we want to see."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from pvh.build.image import Image
+from pvh.build.ram import GuestRam
+from pvh.engines.engine import CpuidTable
+from pvh.engines.kvm import cpuid, hypercall_page, patch
+from pvh.engines.kvm import ioctl as kvm
+from pvh.engines.kvm.clock import GuestClock
+from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
+
+# Where Intel processors without "unrestricted guest" keep KVM's own TSS (3 pages) and identity map (1 page): below the
+# reset vector, above every address that PVH uses (special pages end at 0xff000000).
+_IDENTITY_MAP = 0xFFFBC000
+_TSS = 0xFFFBD000
+
+_XEN_MSRS = (0x40000000, 0x400)  # the hypercall page's register at 0x40000000, or 0x40000200 beside Viridian
+_AMD_VENDORS = (0x68747541, 0x6F677948)  # EBX of CPUID leaf 0: "Auth"enticAMD, "Hygo"nGenuine
+
+
+def make_vm(dev: int, ram: GuestRam) -> int:
+    """Make a virtual machine without vCPUs and return its descriptor. Raises EngineError."""
+    fd = kvm.must("a virtual machine", dev, kvm.CREATE_VM)
+    try:
+        kvm.must("its identity map", fd, kvm.SET_IDENTITY_MAP_ADDR, kvm.U64.pack(_IDENTITY_MAP))
+        kvm.set_tss_address(fd, _TSS)
+        kvm.enable_cap(fd, kvm.CAP_SPLIT_IRQCHIP, 0)  # argument: IOAPIC routes to reserve
+        kvm.enable_cap(fd, kvm.CAP_X86_USER_SPACE_MSR, kvm.MSR_EXIT_REASON_UNKNOWN | kvm.MSR_EXIT_REASON_FILTER)
+        _show_xen_msrs(fd)
+        for slot, block in enumerate(ram.blocks):
+            region = kvm.USER_MEMORY_REGION.pack(slot, 0, block.gpa, block.size, block.host)
+            kvm.must(f"memory at {block.gpa:#x}", fd, kvm.SET_USER_MEMORY_REGION, region)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def run_size(dev: int) -> int:
+    """Return the bytes to map of a vCPU: struct kvm_run and what it points into."""
+    return kvm.must("the size of kvm_run", dev, kvm.GET_VCPU_MMAP_SIZE)
+
+
+def _show_xen_msrs(fd: int) -> None:
+    """Deny the kernel Xen's MSRs (a bitmap of zeroes), so that access to them exits."""
+    base, count = _XEN_MSRS
+    bitmap = ctypes.create_string_buffer(count // 8)
+    request = kvm.MSR_FILTER.pack(0, kvm.MSR_FILTER_READ_WRITE, count, base, ctypes.addressof(bitmap))
+    kvm.must("a filter of MSRs", fd, kvm.X86_SET_MSR_FILTER, request)
+
+
+class KvmVm:
+    """A guest on KVM. The first vCPU has the image's entry state, the others wait for INIT and SIPI."""
+
+    def __init__(self, dev: int, image: Image, tables: tuple[CpuidTable, ...]) -> None:
+        """Make it; dev stays the caller's. Raises EngineError, and then nothing is left behind."""
+        self._ram = image.ram
+        self._vcpus: list[KvmVcpu] = []
+        self._unpatched: tuple[int, ...] = ()
+        self._sites = hypercall_page.Sites()
+        self._trap = hypercall_page.OUT
+        self._fd = make_vm(dev, image.ram)
+        try:
+            if image.plan.options.platform == "xen":
+                self._see_hypercalls(dev, image, tables[0])
+            around = Surroundings(self._fd, run_size(dev), self._sites, image.files)
+            for index, table in enumerate(tables):
+                self._vcpus.append(KvmVcpu(index, around))
+                self._vcpus[index].set_cpuid(cpuid.pack(table))
+            self._vcpus[0].load(image.entry)
+            self._clock = GuestClock(self._vcpus[0])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def patched(self) -> tuple[int, ...]:
+        """Guest-physical addresses where VMCALL or VMMCALL was replaced."""
+        return tuple(sorted(self._sites.patched))
+
+    @property
+    def unpatched(self) -> tuple[int, ...]:
+        """Guest-physical addresses of VMCALL and VMMCALL that KVM answers unseen, because patching is forbidden."""
+        return self._unpatched
+
+    @property
+    def vcpus(self) -> tuple[KvmVcpu, ...]:
+        """The processors."""
+        return tuple(self._vcpus)
+
+    def tsc(self) -> int:
+        """Return what RDTSC on vCPU 0 would give now; from any thread."""
+        return self._clock.now()
+
+    def hypercall_stub(self, number: int) -> bytes:
+        """Return the 32 bytes of the hypercall page that make hypercall `number` an exit of this engine."""
+        return hypercall_page.stub(number, self._trap)
+
+    def written(self, gpa: int, size: int) -> None:
+        """Take notice that the host wrote guest memory: a page with this engine's stubs is a hypercall page now."""
+        if self._trap == hypercall_page.OUT:
+            self._sites.note(self._ram, gpa, size)
+
+    def close(self) -> None:
+        """Give everything back. No vCPU may be running."""
+        for vcpu in self._vcpus:
+            vcpu.close()
+        self._vcpus.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _see_hypercalls(self, dev: int, image: Image, table: CpuidTable) -> None:
+        """Have VMCALL and VMMCALL exit: by KVM's own interception, else by replacing them in the guest's code."""
+        flag = kvm.XEN_HVM_CONFIG_INTERCEPT_HCALL
+        if kvm.call(dev, kvm.CHECK_EXTENSION, kvm.CAP_XEN_HVM) & flag:
+            kvm.must("interception of hypercalls", self._fd, kvm.XEN_HVM_CONFIG, kvm.XEN_CONFIG.pack(flag, 0))
+            amd = any(e.leaf == 0 and e.ebx in _AMD_VENDORS for e in table)
+            self._trap = hypercall_page.VMMCALL if amd else hypercall_page.VMCALL
+            return
+        sites = patch.find_sites(image)
+        if image.plan.options.patch:
+            patch.patch(image, sites)
+            self._sites.patched = frozenset(sites)
+        else:
+            self._unpatched = sites

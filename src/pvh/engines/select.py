@@ -1,0 +1,79 @@
+"""Which engine runs the guest: the one asked for, or the better of those that work here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvh.errors import EngineError, NoEngine
+
+if TYPE_CHECKING:
+    from pvh.engines.engine import Engine
+    from pvh.plan.options import EngineName
+
+
+def choose(name: EngineName, report: Callable[[str], None]) -> Engine:
+    """Return the engine of that name; for `auto`, KVM if its probe passes, else the emulator.
+
+    report is told in one line what a person should know: why `auto` did not take KVM, or what the KVM that was asked
+    for cannot execute. Raises NoEngine, which says what to do.
+    """
+    if name == "emulator":
+        return _emulator()
+    if name == "kvm":
+        return _kvm(report)
+    engine, why_not = _tested_kvm()
+    if engine is not None:
+        return engine
+    report(f"using the emulator, not KVM: {why_not}")
+    try:
+        return _emulator()
+    except NoEngine as error:
+        raise NoEngine(
+            f"no engine is usable: KVM: {why_not}; emulator: {error.cause}", hint=error.hint or "see pvh doctor"
+        ) from None
+
+
+def _emulator() -> Engine:
+    try:
+        from pvh.engines.emulator.engine import EmulatorEngine  # 35 ms for its library, which KVM does not need
+    except ImportError as error:
+        raise NoEngine(f"the emulator's library cannot be imported: {error}", hint="pip install unicorn") from None
+    return EmulatorEngine()
+
+
+def _kvm(report: Callable[[str], None]) -> Engine:
+    from pvh.engines.kvm.engine import KvmEngine  # likewise
+
+    try:
+        engine = KvmEngine()
+    except EngineError as error:
+        raise NoEngine(error.cause, hint=error.hint) from None
+    failing = ", ".join(check.name for check in engine.probe.failing)
+    if failing:
+        report(f"this KVM fails at {failing}: a guest that needs them will not get far (pvh doctor tells more)")
+    return engine
+
+
+def _tested_kvm() -> tuple[Engine | None, str]:
+    """Return KVM if every check of its probe passes, else why not."""
+    from pvh.engines.kvm.device import open_device
+
+    try:
+        dev = open_device()
+    except NoEngine as error:
+        return None, error.cause
+    from pvh.engines.kvm.engine import KvmEngine
+    from pvh.engines.kvm.probe import run_probe
+
+    try:
+        probe = run_probe(dev, until_failure=True)
+    except EngineError as error:
+        os.close(dev)
+        return None, error.cause
+    if probe.failing:
+        os.close(dev)
+        worst = probe.failing[0]
+        return None, f"its probe failed at {worst.meaning} ({worst.detail})"
+    return KvmEngine(dev, probe), ""
