@@ -14,8 +14,8 @@ pytestmark = pytest.mark.nested
 
 
 def inside(root: Path, script: str, *arguments: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
-    """Run a script of this folder inside."""
-    words = ["-m", "tools.nested.run", "--timeout", str(timeout), f"tests/nested/{script}", *arguments]
+    """Run a script, or a module, inside."""
+    words = ["-m", "tools.nested.run", "--timeout", str(timeout), "--", script, *arguments]
     return subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, check=False)
 
 
@@ -27,7 +27,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 def test_the_machine_inside_runs_guests(root: Path) -> None:
-    done = inside(root, "halt.py", timeout=120)
+    done = inside(root, "tests/nested/halt.py", timeout=120)
     assert done.returncode == 0, done.stderr
     assert lines(done) == [{"api": 12, "svm": True, "written": [5], "reasons": [2, 5]}]
 
@@ -35,13 +35,30 @@ def test_the_machine_inside_runs_guests(root: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["status.py", "exit", "3"], 3, ""),
-        (["status.py", "raise"], 1, "RuntimeError: as told"),
-        (["status.py", "kill"], 109, ""),  # 100 + SIGKILL
-        (["status.py", "sleep"], 124, "not done after"),
+        (["tests/nested/status.py", "exit", "3"], 3, ""),
+        (["tests/nested/status.py", "raise"], 1, "RuntimeError: as told"),
+        (["tests/nested/status.py", "kill"], 109, ""),  # 100 + SIGKILL
+        (["tests/nested/status.py", "sleep"], 124, "not done after"),
     ],
 )
 def test_a_failure_inside_is_a_failure_outside(root: Path, words: list[str], status: int, said: str) -> None:
     done = inside(root, *words, timeout=15)
     assert done.returncode == status, done.stderr
     assert said in done.stdout + done.stderr
+
+
+def test_the_entry_state_is_the_abis_for_the_whole_matrix(root: Path) -> None:
+    done = inside(root, "tests/nested/entry_matrix.py")
+    probe, *cases = lines(done)
+    assert probe == {"failing": []}
+    assert len(cases) == 2 * 3 * 3 * 2  # ELF classes, layouts of start_info, numbers of modules, sizes of RAM
+    assert [case for case in cases if case["differences"] or case["status"]] == []
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_runs_a_guest(root: Path) -> None:
+    done = inside(root, "-m", "pvh", "run", "--engine", "kvm", "tests/guests/hello.elf", timeout=120)
+    first, *rest = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, "Hello from PVH"), done.stderr
+    assert "wrote 0 to exit port 0xf4" in rest[-1]
+    assert len(rest) == 1, "a genuine KVM has no failing checks to warn of"

@@ -1,8 +1,9 @@
 """Run a Python script against a genuine KVM, on any machine: inside a Linux that QEMU emulates with AMD's SVM.
 
     python -m tools.nested.run [--cpus N] [--memory MIB] [--timeout S] [--add FILE] SCRIPT [ARGUMENT...]
+    python -m tools.nested.run [...] -- -m pvh run --engine kvm tests/guests/hello.elf
 
-The script must lie in this checkout (or be named by --add). It runs as root in /work, a copy of the checkout, with
+What it names must lie in this checkout (or be named by --add). It runs as root in /work, a copy of the checkout, with
 Debian's Python 3.11, its standard library and nothing else. Its output is ours, and so is its exit status (<= 126).
 124: it did not end in time. 125: the machine inside failed; its console is shown.
 """
@@ -80,11 +81,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--memory", type=int, default=usual.memory, help="MiB")
     parser.add_argument("--timeout", type=float, default=usual.timeout, help="seconds")
     parser.add_argument("--add", type=Path, action="append", default=[], metavar="FILE", help="put it into /work")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGUMENT...]")
+    parser.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGUMENT...]", help="what to type after `python`"
+    )
     options = parser.parse_args(argv)
-    if not options.words:
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
         parser.error("no script named")
-    return run(options.words, Inside(options.cpus, options.memory, options.timeout, tuple(options.add)))
+    return run(words, Inside(options.cpus, options.memory, options.timeout, tuple(options.add)))
 
 
 if __name__ == "__main__":
