@@ -74,7 +74,7 @@ def combine(first: Event, second: GuestFault) -> Event | None:
 def deliver(registers: Registers, memory: LinearMemory, event: Event, rip: int, after: int) -> int | None:
     """Enter the guest's handler for an event; return the new RIP, or None for a triple fault.
 
-    after is what the event pushes as RIP; a fault on the way there pushes rip. The registers are changed in the snapshot
+    """Return what a fault during the delivery of an event leads to; None is shutdown (SDM vol. 3, table 6-5)."""
     and not committed. Raises Unsupported for a task gate.
     """
     current: Event | None = event
