@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from pvh.abi import elfnote
 from pvh.kernel.record import Features, Kernel, Note, Segment
-from pvh.kernel.source import BytesSource
 
 MIB = 1 << 20
 
@@ -42,7 +41,7 @@ def kernel(
     start = min(segment.paddr for segment in made)
     return Kernel(
         path=path,
-        source=BytesSource(path, b""),
+        source=Sized(path, 1 << 40),
         layers=(),
         bits=64,
         machine=62,

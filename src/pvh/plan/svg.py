@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from math import log2
-from textwrap import wrap
 
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.plan.lettering import shorten, wrap_lines
 from pvh.plan.record import Plan
 from pvh.plan.regions import Region, regions
 from pvh.plan.units import printable, size_text
 
 # Columns, in pixels. Everything but the reasons ends before 300.
-_ADDRESS_END, _BAR, _BAR_WIDTH, _NAME, _REASON = 94, 106, 38, 158, 322
-_NAME_LETTERS, _REASON_LETTERS, _PATH_LETTERS = 19, 66, 36
+_LEFT, _ADDRESS_END, _BAR, _BAR_WIDTH, _NAME, _REASON = 14, 94, 106, 38, 158, 322
+_NARROW, _WIDE = 300, 780  # the least width, and that from which the reasons are shown, as in the style
+_TEXT_SIZE, _SOFT_SIZE = 13, 12  # font sizes, as in the style
 _LINE, _ROW, _PER_DOUBLING, _HEAD = 15, 38, 3.0, 96
 
 _STYLE = """
@@ -79,16 +80,17 @@ def _height(row: Region) -> float:
 
 
 def _reason(row: Region) -> list[str]:
-    return wrap(printable(row.reason), _REASON_LETTERS)
+    return wrap_lines(printable(row.reason), _SOFT_SIZE, _WIDE - _REASON - _LEFT)
 
 
 def _head(plan: Plan) -> Iterator[str]:
     options = plan.options
     cpus = f"{options.vcpus} vCPU{'s' if options.vcpus > 1 else ''}"
-    yield _text(14, 26, "title", "Guest-physical memory")
-    yield _text(14, 46, "soft", _short(_file_name(plan), _PATH_LETTERS))
-    yield _text(14, 63, "soft", f"{size_text(options.memory)}, {cpus}, {options.abi}, {options.platform}")
-    yield _text(14, 80, "soft", f"entry {plan.entry:#x}, EBX {plan.start_info.paddr:#x}")
+    name = shorten(printable(_file_name(plan)), _SOFT_SIZE, _NARROW - _LEFT)
+    yield _text(_LEFT, 26, "title", "Guest-physical memory")
+    yield _text(_LEFT, 46, "soft", name)
+    yield _text(_LEFT, 63, "soft", f"{size_text(options.memory)}, {cpus}, {options.abi}, {options.platform}")
+    yield _text(_LEFT, 80, "soft", f"entry {plan.entry:#x}, EBX {plan.start_info.paddr:#x}")
 
 
 def _row(plan: Plan, row: Region, y: float, height: float) -> Iterator[str]:
@@ -103,14 +105,14 @@ def _row(plan: Plan, row: Region, y: float, height: float) -> Iterator[str]:
             yield f'<path d="M{_BAR - 1} {y + 11:.1f}l-7 -4v8z" style="fill:var(--ink)"/>'
     owned = row.kind not in ("free", "slack", "none")
     yield _text(_ADDRESS_END, y + 15, "address", f"{row.start:#x}")
-    yield _text(_NAME, y + 15, "name" if owned else "quiet", _short(row.name, _NAME_LETTERS))
+    yield _text(_NAME, y + 15, "name" if owned else "quiet", shorten(row.name, _TEXT_SIZE, _NARROW - _NAME))
     yield _text(_NAME, y + 30, "soft", size_text(row.size) + (f", {row.kind}" if owned else ""))
     for index, line in enumerate(_reason(row)):
         yield _text(_REASON, y + 15 + _LINE * index, "why", line)
 
 
 def _rule(y: float) -> str:
-    return f'<rect x="14" y="{y:.1f}" width="100%" height="1" style="fill:var(--rule)"/>'
+    return f'<rect x="{_LEFT}" y="{y:.1f}" width="100%" height="1" style="fill:var(--rule)"/>'
 
 
 def _text(x: float, y: float, kind: str, content: str) -> str:
@@ -119,10 +121,6 @@ def _text(x: float, y: float, kind: str, content: str) -> str:
 
 def _xml(text: str) -> str:
     return escape(printable(text))
-
-
-def _short(text: str, letters: int) -> str:
-    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def _file_name(plan: Plan) -> str:

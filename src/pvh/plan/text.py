@@ -33,10 +33,8 @@ def _table(plan: Plan, width: int) -> Iterator[str]:
     lead = 2 * digits + 5 + 2 + 10 + 2 + 10 + 2 + names
     room = width - lead - 2
     beside = room >= _LEAST_REASON
-    yield (
-        f"{'guest-physical range':<{2 * digits + 5}}  {'size':>10}  {'kind':<10}  {'name':<{names}}"
-        + "  why there" * beside
-    )
+    head = f"{'guest-physical range':<{2 * digits + 5}}  {'size':>10}  {'kind':<10}  {'name':<{names}}"
+    yield f"{head}  why there" if beside else head.rstrip()
     for row in rows:
         span = f"{row.start:#0{digits + 2}x}-{row.end - 1:#0{digits + 2}x}"
         line = f"{span}  {size_text(row.size):>10}  {row.kind:<10}  {row.name:<{names}}"
