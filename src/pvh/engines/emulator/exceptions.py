@@ -74,8 +74,8 @@ def combine(first: Event, second: GuestFault) -> Event | None:
 def deliver(registers: Registers, memory: LinearMemory, event: Event, rip: int, after: int) -> int | None:
     """Enter the guest's handler for an event; return the new RIP, or None for a triple fault.
 
-    """Return what a fault during the delivery of an event leads to; None is shutdown (SDM vol. 3, table 6-5)."""
-    and not committed. Raises Unsupported for a task gate.
+    after is what the event pushes as RIP; a fault on the way there pushes rip. The registers are changed in the
+    snapshot and not committed. Raises Unsupported for a task gate.
     """
     current: Event | None = event
     while current is not None:
