@@ -1,0 +1,79 @@
+"""`pvh run` of a tiny kernel starts fast: it imports the modules listed here and no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HELLO = str(Path(__file__).parent / "guests" / "hello.elf")
+
+# What the standard library costs above a bare interpreter, by its users. A module that is not here needs a reason.
+ALLOWED = {
+    "argparse": {"argparse", "gettext", "locale", "shutil", "fnmatch", "bz2", "lzma", "zlib", "errno", "warnings"},
+    "dataclasses": {
+        *("dataclasses", "inspect", "ast", "dis", "opcode", "tokenize", "token", "linecache", "copy", "keyword"),
+        *("importlib", "weakref", "reprlib", "itertools", "textwrap", "string"),
+    },
+    "typing": {"typing", "collections", "contextlib", "functools", "operator", "re", "copyreg", "enum", "types"},
+    "engines": {"ctypes", "struct", "mmap", "fcntl", "platform", "signal"},
+    "threads and timers": {"threading", "queue", "heapq", "bisect", "time", "errno", "atexit"},
+    "every interpreter": {"os", "sys", "stat", "abc", "codecs", "io", "site", "posixpath", "genericpath", "encodings"},
+}
+STANDARD = set[str]().union(*ALLOWED.values())
+
+# Each of these has cost tens of milliseconds, or belongs to another command.
+FORBIDDEN = {
+    "rich",
+    "unicorn",
+    "capstone",
+    "asyncio",
+    "lz4",
+    "zstandard",
+    "logging",
+    "pathlib",
+    "json",
+    "subprocess",
+    "socket",
+}
+
+REPORT = """
+import sys
+before = set(sys.modules)
+from pvh.cli import main
+status = main(["run", *sys.argv[1:]])
+print(status, *sorted(set(sys.modules) - before), sep="\\n", file=sys.stderr)
+"""
+
+
+def loaded(engine: str) -> set[str]:
+    words = [sys.executable, "-c", REPORT, "--engine", engine, "--timeout", "60", HELLO]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "Hello from PVH\n", done.stderr
+    lines = done.stderr.splitlines()
+    begin = lines.index("0")  # the exit status; before it stands what pvh said
+    return set(lines[begin + 1 :])
+
+
+@pytest.mark.parametrize("engine", ["emulator", "kvm"])
+def test_only_listed_modules_are_imported(engine: str) -> None:
+    if engine == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("no /dev/kvm here")
+    tops = {name.partition(".")[0] for name in loaded(engine)}
+    outside = {name for name in tops if not name.startswith("_")} - STANDARD - {"pvh"}
+    assert outside == set()
+    assert tops & FORBIDDEN == set()
+
+
+def test_one_engine_does_not_load_the_other() -> None:
+    assert not [name for name in loaded("emulator") if name.startswith("pvh.engines.kvm")]
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        assert not [name for name in loaded("kvm") if name.startswith("pvh.engines.emulator")]
+
+
+def test_nothing_of_other_commands_is_loaded() -> None:
+    others = ("pvh.cli.inspect", "pvh.cli.plan", "pvh.cli.doctor", "pvh.plan.svg", "pvh.plan.text", "pvh.diagnosis")
+    assert loaded("emulator").isdisjoint(others)
