@@ -85,7 +85,7 @@ SPECIAL_PAGES = tuple(
 )
 
 # Reasons of what has no fixed address.
-KERNEL_REASON = "p_paddr of the ELF segment: libxenguest loads where the file says"
+KERNEL_REASON = "where the ELF segment's p_paddr says (libelf-loader.c)"
 MODULE_AFTER_KERNEL = "next page behind the kernel, as MOD_START_PFN is absent or 0 (xg_dom_core.c)"
 MODULE_AFTER_START_INFO = "next page behind start_info, as MOD_START_PFN is not 0 (xg_dom_core.c)"
 BELOW_REASON = "below the kernel, as there is no room above it"

@@ -19,9 +19,9 @@ from pvh.plan.units import printable, size_text
 
 # Columns, in pixels. Everything but the reasons ends before 300.
 _LEFT, _ADDRESS_END, _BAR, _BAR_WIDTH, _NAME, _REASON = 14, 94, 106, 38, 158, 322
-_NARROW, _WIDE = 300, 780  # the least width, and that from which the reasons are shown, as in the style
+_NARROW, _WIDE = 300, 900  # the least width, and that from which the reasons are shown, as in the style
 _TEXT_SIZE, _SOFT_SIZE = 13, 12  # font sizes, as in the style
-_LINE, _ROW, _PER_DOUBLING, _HEAD = 15, 38, 3.0, 96
+_LINE, _ROW, _PER_DOUBLING, _HEAD = 15, 38, 3.0, 113
 
 _STYLE = """
 .pvh-plan{--paper:#fff;--ink:#1b2330;--soft:#566173;--rule:#dde2e9;--kernel:#3569d3;--module:#158a64;
@@ -37,7 +37,7 @@ font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,san
 text-anchor:end}
 .pvh-plan .quiet{fill:var(--soft)}
 .pvh-plan .why{display:none}
-@media (min-width:780px){.pvh-plan .why{display:inline}}
+@media (min-width:900px){.pvh-plan .why{display:inline}}
 """.strip()
 
 _HATCH = (
@@ -91,6 +91,7 @@ def _head(plan: Plan) -> Iterator[str]:
     yield _text(_LEFT, 46, "soft", name)
     yield _text(_LEFT, 63, "soft", f"{size_text(options.memory)}, {cpus}, {options.abi}, {options.platform}")
     yield _text(_LEFT, 80, "soft", f"entry {plan.entry:#x}, EBX {plan.start_info.paddr:#x}")
+    yield _text(_LEFT, 97, "soft", "low addresses on top, height by log of size")
 
 
 def _row(plan: Plan, row: Region, y: float, height: float) -> Iterator[str]:
