@@ -61,7 +61,7 @@ lint: setup
 
 types: setup
 	for version in $(TYPED_FOR); do echo "mypy, Python $$version"; $(BIN)/mypy --python-version $$version; done
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint types specimens ## linters, type checkers, tests, branch coverage (at most 15 minutes)
 	@# Each room that data flows through before a guest runs is covered to 95 % or the build fails.
