@@ -170,11 +170,11 @@ def test_draft_c_has_no_rsdp_no_map_and_no_module_command_lines(tmp_path: Path) 
     assert any("Draft C" in warning for warning in made.warnings)
 
 
-def test_an_empty_module_is_listed_with_an_address_and_warned_of(tmp_path: Path) -> None:
-    made = plan(kernel((MIB, PAGE)), BootOptions(modules=(module(tmp_path, 0),)))
+def test_an_empty_module_is_listed_with_an_address_of_its_own_and_warned_of(tmp_path: Path) -> None:
+    made = plan(kernel((MIB, PAGE)), BootOptions(modules=(module(tmp_path, 0), module(tmp_path, 0, "b"))))
     check(made)
-    assert (made.start_info.modules[0].paddr, made.start_info.modules[0].size) == (0x101000, 0)
-    assert any("is empty" in warning for warning in made.warnings)
+    assert [(m.paddr, m.size) for m in made.start_info.modules] == [(0x101000, 0), (0x102000, 0)]
+    assert [warning.split(" (")[0] for warning in made.warnings] == ["module 0", "module 1"]
 
 
 def test_a_command_line_longer_than_linux_reads_is_a_warning() -> None:

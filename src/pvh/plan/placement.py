@@ -39,7 +39,7 @@ def kernel_ranges(kernel: Kernel) -> list[Range]:
 def _segment_range(kernel: Kernel, segment: Segment) -> Range:
     rights = "".join(letter for bit, letter in ((4, "r"), (2, "w"), (1, "x")) if segment.flags & bit)
     name = f"segment {segment.index} ({rights})"
-    content = FileBytes(kernel.source, segment.offset, min(segment.filesz, segment.memsz))
+    content = FileBytes(kernel.source, segment.offset, segment.filesz)  # never above memsz: kernel/verdict.py
     return Range(segment.paddr, segment.memsz, "kernel", name, layout.KERNEL_REASON, content)
 
 
