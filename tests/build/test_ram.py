@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_mapped_leaves_zeroes(ram: GuestRam) -> None:
 
 
 def test_a_host_that_refuses_memory_is_an_engine_error_and_nothing_is_kept() -> None:
-    with pytest.raises(EngineError, match="the host cannot give the guest [0-9]+ MiB of memory"):
+    with pytest.raises(EngineError, match=r"the host cannot give the guest \d+ MiB of memory"):
         GuestRam(((0, LOW), (HIGH, 1 << 60)))
 
 

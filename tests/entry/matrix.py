@@ -33,6 +33,11 @@ class Case:
     options: BootOptions
     modules: int
 
+    @property
+    def ring3(self) -> bool:
+        """Whether the guest goes to CPL 3, to show what TR holds."""
+        return "quick" not in self.options.cmdline
+
 
 def cases() -> Iterator[Case]:
     """Yield the matrix, then what the matrix does not vary."""
@@ -44,8 +49,9 @@ def cases() -> Iterator[Case]:
     yield Case("ram-above-4-gib", 64, replace(plain, memory=5 * GIB), 0)
     yield Case("bare-platform", 64, replace(plain, platform="bare"), 1)
     yield Case("initial-domain-flags", 64, replace(plain, privileged=True, initdomain=True), 0)
-    yield Case("no-command-line", 64, replace(plain, cmdline=""), 1)
     yield Case("copied", 32, replace(plain, copy=True), 3)
+    yield Case("ring-3", 64, replace(plain, cmdline="console=hvc0"), 1)
+    yield Case("no-command-line", 32, replace(plain, cmdline=""), 1)
 
 
 def run(case: Case, engine: Engine, folder: str) -> list[str]:

@@ -3,7 +3,8 @@
     python tests/guests/build.py [name.S ...]
 
 A source may say in its first lines what to make of it, `# build: FILE CLASS [SCRIPT]` (paths relative to this folder,
-class 32 or 64, a linker script); without that, name.S becomes name.elf, class 64, by guest.ld.
+class 32 or 64, a linker script); without that, name.S becomes name.elf, class 64, by guest.ld. A source that neither
+says so nor includes pvh.inc is no guest but bare code of its own room.
 The binutils that made the committed files is recorded in binutils.txt.
 """
 
@@ -41,7 +42,10 @@ def targets(names: list[str] | None = None) -> list[Target]:
     found: list[Target] = []
     for name in sorted(names or (name for name in os.listdir(HERE) if name.endswith(".S"))):
         with open(os.path.join(HERE, name), encoding="utf-8") as stream:
-            asked = _DIRECTIVE.findall(stream.read()) or [(name[:-2] + ".elf", "64", "")]
+            text = stream.read()
+        asked: list[tuple[str, str, str]] = _DIRECTIVE.findall(text)
+        if not asked and '.include "pvh.inc"' in text:
+            asked = [(name[:-2] + ".elf", "64", "")]
         found += [Target(name, output, int(bits), script or "guest.ld") for output, bits, script in asked]
     return found
 
@@ -49,7 +53,9 @@ def targets(names: list[str] | None = None) -> list[Target]:
 def binutils() -> str:
     """Return the assembler's and linker's version, or "" when there are none."""
     try:
-        tools = [subprocess.run([tool, "--version"], capture_output=True, text=True, check=True) for tool in ("as", "ld")]
+        tools = [
+            subprocess.run([tool, "--version"], capture_output=True, text=True, check=True) for tool in ("as", "ld")
+        ]
     except OSError:
         return ""
     return " / ".join(tool.stdout.splitlines()[0] for tool in tools)
