@@ -16,12 +16,14 @@ from pvh.kernel.source import BytesSource, Source
 
 # Offsets in a bzImage's setup header (Linux, Documentation/arch/x86/boot.rst).
 _SETUP_SECTS = 0x1F1
+_SYSSIZE = 0x1F4  # u32, in paragraphs
 _HDRS = 0x202
 _VERSION = 0x206
 _KERNEL_VERSION = 0x20E
 _PAYLOAD = 0x248  # u32 payload_offset, u32 payload_length
 _HEADER_END = 0x250
 _SECTOR = 512
+_PARAGRAPH = 16
 _OLDEST = 0x0208  # the first boot protocol with a payload that loaders may unpack themselves
 
 
@@ -43,6 +45,15 @@ def open_container(source: Source) -> tuple[tuple[Layer, ...], Source, str]:
     if inner.read(0, 4) != MAGIC:
         raise _not_a_kernel(inner, layers)
     return layers, inner, version
+
+
+def guess(source: Source) -> str | None:
+    """Return which container a file starts as, though what it holds may be no kernel: gzip, bzimage, elf or None."""
+    if source.read(0, 2) == codec.GZIP.magic:
+        return "gzip"
+    if is_bzimage(source):
+        return "bzimage"
+    return "elf" if source.read(0, 4) == MAGIC else None
 
 
 def is_bzimage(source: Source) -> bool:
@@ -84,18 +95,43 @@ def _payload(source: Source) -> tuple[int, int, int]:
             wanted="2.08 or newer",
             hint="give the vmlinux it was made from",
         )
+    setup = (head[_SETUP_SECTS] + 1) * _SECTOR
     offset, length = struct.unpack_from("<II", head, _PAYLOAD)
-    offset += (head[_SETUP_SECTS] + 1) * _SECTOR
-    if offset >= source.size or offset + length > source.size:
-        raise NotAKernel(
-            "is a bzImage cut short: its payload reaches beyond the file",
-            path=source.path,
-            offset=_PAYLOAD,
-            found=f"{source.size} bytes",
-            wanted=f"{offset + length} bytes at least",
-            hint="get the file again",
-        )
-    return offset, length, protocol
+    if setup + offset >= source.size or setup + offset + length > source.size:
+        raise _cut_short(source, "payload", _PAYLOAD, setup + offset + length)
+    # libxenguest would not look at what lies behind the payload; but without it, this is not the file that was built.
+    system = int.from_bytes(head[_SYSSIZE : _SYSSIZE + 4], "little") * _PARAGRAPH
+    if setup + system > source.size:
+        raise _cut_short(source, "protected-mode part", _SYSSIZE, setup + system)
+    field, end = _signature(source)
+    if end > source.size:
+        raise _cut_short(source, "signature", field, end)
+    return setup + offset, length, protocol
+
+
+def _signature(source: Source) -> tuple[int, int]:
+    """Return where the PE header of an EFI stub names its signature, and where that ends; 0, 0 without one.
+
+    The fifth data directory of the optional header of PE32+ (PE format, "Attribute certificate table"): offset, size.
+    """
+    pe = int.from_bytes(source.read(0x3C, 4), "little")
+    head = source.read(pe, 26)
+    if source.read(0, 2) != b"MZ" or not head.startswith(b"PE\0\0") or head[24:26] != b"\x0b\x02":
+        return 0, 0
+    field = pe + 24 + 112 + 4 * 8
+    offset, size = struct.unpack("<II", source.read(field, 8).ljust(8, b"\0"))
+    return field, offset + size
+
+
+def _cut_short(source: Source, part: str, field: int, end: int) -> NotAKernel:
+    return NotAKernel(
+        f"is a bzImage cut short: its {part} reaches beyond the file",
+        path=source.path,
+        offset=field,
+        found=f"{source.size} bytes",
+        wanted=f"{end} bytes at least",
+        hint="get the file again",
+    )
 
 
 def kernel_version(source: Source) -> str:

@@ -56,6 +56,7 @@ class Section:
     offset: int
     size: int
     link: int
+    flags: int = 0
 
 
 def read_header(source: Source) -> Header:
@@ -127,12 +128,12 @@ def read_segments(source: Source, header: Header) -> tuple[Segment, ...]:
 def read_sections(source: Source, header: Header) -> tuple[Section, ...]:
     """Return every section header, in the file's order."""
     rows = _rows(source, _SHDR[header.bits], header.shoff, header.shentsize, header.shnum)
-    return tuple(Section(index, row[0], row[1], row[4], row[5], row[6]) for index, row in enumerate(rows))
+    return tuple(Section(index, row[0], row[1], row[4], row[5], row[6], row[2]) for index, row in enumerate(rows))
 
 
 def section_name(source: Source, header: Header, sections: tuple[Section, ...], section: Section) -> str:
     """Return a section's name, or its number where the string table gives none. Names are cut at 64 bytes."""
-    strings = sections[header.shstrndx] if header.shstrndx < len(sections) else None
+    strings = sections[header.shstrndx] if 0 < header.shstrndx < len(sections) else None
     name = source.read(strings.offset + section.name, 64).split(b"\0")[0] if strings else b""
     return name.decode("latin-1") or str(section.index)
 

@@ -67,10 +67,10 @@ class Walk:
         """Read the note at offset and return its size; 0 ends the table."""
         head = self.reader.read(offset, _RECORD.size)
         if len(head) < _RECORD.size:
-            self._odd("note-cut", f"the notes of {where} run beyond the end of the file", offset)
+            self._odd("note-cut", f"has notes in {where} that run beyond the end of the file", offset)
             return 0
         if self.seen >= elfnote.MAX_NOTES:
-            self._odd("note-count", f"Xen reads {elfnote.MAX_NOTES} notes of a file and no more", offset)
+            self._odd("note-count", f"has more than {elfnote.MAX_NOTES} notes: Xen reads no further", offset)
             return 0
         self.seen += 1
         namesz, descsz, number = _RECORD.unpack(head)
@@ -83,12 +83,18 @@ class Walk:
     def _keep(self, offset: int, owner: str, number: int, place: tuple[int, int], where: str) -> None:
         desc_at, descsz = place
         desc = self.reader.read(desc_at, min(descsz, MAX_DESC))
+        if len(desc) < min(descsz, MAX_DESC):
+            self._odd("note-cut", f"has a note {name_of(owner, number)} that runs beyond the end of the file", offset)
         value: NoteValue = None
         if owner == elfnote.OWNER:
             value = decode(self.reader, number, place)
             if value is None and kind_of(number) == elfnote.STRING:
                 # libelf passes over such a note and reads on.
-                self._odd("note-string", f"{name_of(owner, number)} is no string that ends within 4096 bytes", offset)
+                self._odd(
+                    "note-string",
+                    f"has a note {name_of(owner, number)} that is no string of 4096 bytes at most",
+                    offset,
+                )
         elif owner == "GNU" and number == _GNU_BUILD_ID:
             value = desc.hex()
         elif owner == "Linux" and number == 0 and descsz == 4:
@@ -130,7 +136,7 @@ def decode(reader: Reader, number: int, place: tuple[int, int]) -> NoteValue:
         return reader.string(offset)
     desc = reader.read(offset, min(size, MAX_DESC))
     if kind == elfnote.INTEGER:
-        return integer(desc)
+        return integer(desc) if len(desc) == size else 0
     if kind == elfnote.BITMAP:
         return words(desc, 4) if size % 4 == 0 else ()
     if kind == elfnote.WORDS:

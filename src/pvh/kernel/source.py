@@ -104,8 +104,8 @@ def open_source(path: str) -> Source:
             return FileSource(name, fd, identify(fd))
         with os.fdopen(fd, "rb") as stream:
             data = stream.read(STREAM_LIMIT + 1)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a NUL
+        reason = str(getattr(error, "strerror", None) or error).lower()
         raise UsageError(f"cannot read it: {reason}", path=path, hint="check the name and its permissions") from None
     if len(data) > STREAM_LIMIT:
         raise UsageError("gives more than a kernel can be", path=name, wanted=f"at most {STREAM_LIMIT} bytes")
