@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 import random
@@ -210,13 +211,25 @@ def test_more_to_copy_than_the_host_has_is_refused_before_it_is_copied(monkeypat
         build(plan((0x100000, len(BIG), FileBytes(BytesSource("k", BIG), 0, len(BIG)))))
 
 
-def test_the_hosts_available_memory_is_known_or_unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_that_others_may_write_needs_no_note(tmp_path: pathlib.Path) -> None:
+    source = file_source(tmp_path / "k", b"x" * 100, 0o666)
+    image = build(plan((0x100000, 100, FileBytes(source, 0, 100))))
+    assert image.notes == ()
+    image.ram.close()
+
+
+def test_the_hosts_available_memory_is_known() -> None:
     assert 0 < builder._available_memory() < 1 << 60
 
-    def no_proc(*_: object) -> None:
-        raise FileNotFoundError
 
-    monkeypatch.setattr("builtins.open", no_proc)
+@pytest.mark.parametrize("meminfo", [None, b"MemTotal: 5 kB\n"])
+def test_a_host_that_does_not_say_has_no_limit(monkeypatch: pytest.MonkeyPatch, meminfo: bytes | None) -> None:
+    def other_proc(*_: object) -> io.BytesIO:
+        if meminfo is None:
+            raise FileNotFoundError
+        return io.BytesIO(meminfo)
+
+    monkeypatch.setattr("builtins.open", other_proc)
     assert builder._available_memory() == 1 << 64
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 
@@ -52,6 +53,14 @@ def test_blocks_know_their_place(ram: GuestRam) -> None:
     block = ram.block(HIGH + LOW - 1, 1)
     assert block
     assert (block.gpa, block.size, block.end) == (HIGH, LOW, HIGH + LOW)
+
+
+def test_host_addresses_are_where_the_bytes_are(ram: GuestRam) -> None:
+    ram.write(HIGH + 8, b"here")
+    host = ram.host_address(HIGH + 8)
+    assert host
+    assert ctypes.string_at(host, 4) == b"here"
+    assert ram.host_address(LOW) is None
 
 
 def test_nothing_is_mapped_outside_memory(ram: GuestRam) -> None:
