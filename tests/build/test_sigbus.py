@@ -159,24 +159,23 @@ def test_an_ignored_signal_stays_ignored_but_a_fault_elsewhere_kills(path: str) 
 
 
 def test_the_handler_is_there_only_while_something_is_mapped(path: str) -> None:
-    def owner() -> int | None:
-        now = sigbus._Action()
-        sigbus._sigaction(None, now)
-        handler: int | None = now.handler
-        return handler
-
-    before = owner()
-    fd = os.open(path, os.O_RDONLY)
-    first, second = GuestRam(((0, SIZE),)), GuestRam(((0, SIZE),))
-    assert first.map_file(0, SIZE, fd, 0)
-    assert second.map_file(0, SIZE, fd, 0)
-    native = sigbus._native()
-    assert native
-    assert owner() == native.handler != before
-    first.close()
-    assert owner() == native.handler
-    second.close()
-    assert owner() == before
+    ran = run(
+        path,
+        "from pvh.build import sigbus\n"
+        "def owner():\n"
+        "    now = sigbus._Action()\n"
+        "    sigbus._sigaction(None, now)\n"
+        "    return now.handler\n"
+        "before, other = owner(), GuestRam(((0, 1 << 20),))\n"
+        "assert ram.map_file(0, 1 << 20, fd, 0) and other.map_file(0, 1 << 20, fd, 0)\n"
+        "ours = sigbus._native().handler\n"
+        "assert owner() == ours != before\n"
+        "ram.close()\n"
+        "assert owner() == ours\n"
+        "other.close()\n"
+        "assert owner() == before",
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_whoever_took_the_signal_since_keeps_it(path: str) -> None:
@@ -191,11 +190,14 @@ def test_whoever_took_the_signal_since_keeps_it(path: str) -> None:
 
 
 def test_more_ranges_than_there_are_slots_are_not_guarded(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    ram = GuestRam(((0, 8 << 20),))
-    mapped = [ram.map_file(page * 4096, 4096, fd, 0) for page in range(sigbus._COUNT + 1)]
-    assert mapped == [True] * sigbus._COUNT + [False]
-    ram.close()
+    ran = run(
+        path,
+        "from pvh.build import sigbus\n"
+        "ram = GuestRam(((0, 8 << 20),))\n"
+        "mapped = [ram.map_file(page * 4096, 4096, fd, 0) for page in range(sigbus._COUNT + 1)]\n"
+        "assert mapped == [True] * sigbus._COUNT + [False]",
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("machine", ["aarch64", "i686"])
