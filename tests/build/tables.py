@@ -43,7 +43,8 @@ class Tables:
     def cpu(self, rip: int = 0, rsp: int = 0) -> CpuState:
         """Return a processor that uses the tables."""
         long = self.mode in (LONG, LONG5)
-        cr4 = {LEGACY: x86.CR4_PSE, LONG5: x86.CR4_PAE | x86.CR4_LA57}.get(self.mode, x86.CR4_PAE)
+        cr4 = x86.CR4_PSE if self.mode == LEGACY else x86.CR4_PAE
+        cr4 |= x86.CR4_LA57 if self.mode == LONG5 else 0
         return CpuState(
             gprs=(*range(0x100, 0x104), rsp, *range(0x105, 0x110)),
             rip=rip,

@@ -146,6 +146,11 @@ class GuestRam:
         return True
 
     @property
+    def mapped_files(self) -> tuple[tuple[int, int], ...]:
+        """Where private mappings of files lie, as (gpa, size in bytes)."""
+        return tuple((gpa, guard.size) for guard, gpa, _, _ in self._guards)
+
+    @property
     def lost_pages(self) -> int:
         """Pages that were cut from a mapped file, and had turned to zeroes when they were next touched."""
         return sum(guard.lost for guard, *_ in self._guards)
