@@ -17,14 +17,14 @@ ROOMS = (
     {"__main__"},
     {"cli"},
     {"conformance"},
-    {"machine", "board", "trace", "outcome", "diagnosis", "core"},
+    {"machine", "board", "trace", "outcome", "diagnosis", "disassembly", "symbols", "core"},
     {"xen", "engines"},
     {"devices"},
     {"build"},
     {"plan"},
     {"kernel"},
     {"abi"},
-    {"errors", "demo", "native"},
+    {"errors", "demo", "native", "record"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 MACHINE = RANK["machine"]  # files of one room that lie on the top level
