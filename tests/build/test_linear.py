@@ -168,3 +168,24 @@ def test_without_pse_a_large_entry_is_a_table(ram: GuestRam) -> None:
     put(ram, ROOT, 1, SECOND | P | W | LARGE, 4)
     put(ram, SECOND, 3, DATA | P, 4)
     assert LinearMemory(ram, replace(LEGACY, cr4=0)).translate(0x403004) == DATA + 4
+
+
+def test_five_levels(ram: GuestRam) -> None:
+    """CR4.LA57 adds a level above, and moves the canonical bound to bit 56 (SDM 4.5)."""
+    top = 0x7000
+    put(ram, top, 1, ROOT | P | W)
+    low = long_tables(ram) & (1 << 48) - 1
+    memory = LinearMemory(ram, replace(LONG, cr3=top, cr4=LONG.cr4 | 1 << 12))
+    assert memory.translate(1 << 48 | low) == DATA
+    assert memory.translate(2 << 48 | low) is None
+    assert memory.translate(1 << 56 | low) is None
+
+
+@pytest.mark.parametrize("size", [PAGE, 3 * PAGE])
+def test_the_fault_names_the_first_byte_that_is_missing(ram: GuestRam, size: int) -> None:
+    with pytest.raises(LinearFault) as caught:
+        LinearMemory(ram, FLAT).read((1 << 24) - 0x800, size)
+    assert caught.value.address == 1 << 24
+    with pytest.raises(LinearFault) as caught:
+        LinearMemory(ram, FLAT).write((1 << 24) - 0x800, bytes(size))
+    assert caught.value.address == 1 << 24

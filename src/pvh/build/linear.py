@@ -1,7 +1,7 @@
 """Guest memory by linear address, through the page tables of one processor.
 
-Follows Intel SDM vol. 3, chapter 4, for no paging, 32-bit, PAE and 4-level paging. Accessed and dirty bits are left
-alone.
+Follows Intel SDM vol. 3, chapter 4, for no paging, 32-bit, PAE, 4-level and 5-level paging. Accessed and dirty bits are
+left alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pvh.build.ram import GuestRam
 
 _PRESENT = 1 << 0
 _WRITABLE = 1 << 1
-_USER = 1 << 2
 _LARGE = 1 << 7
 _FRAME = 0x000FFFFFFFFFF000
 
@@ -36,11 +35,11 @@ class LinearMemory:
 
     def read(self, address: int, size: int) -> bytes:
         """Return size bytes at a linear address; raises LinearFault. The caller bounds size."""
-        parts = []
+        parts: list[bytes] = []
         for gpa, count in self._pieces(address, size, write=False):
             part = self._ram.read(gpa, count)
             if part is None:
-                raise LinearFault(address)
+                raise LinearFault(address + sum(map(len, parts)))
             parts.append(part)
         return b"".join(parts)
 
@@ -98,10 +97,10 @@ class LinearMemory:
             shift -= 9
 
     def _walk_long(self, address: int, *, write: bool) -> int | None:
-        high = address >> 47
-        if high not in (0, 0x1FFFF):
-            return None
-        return self._descend(self._state.cr3 & _FRAME, address, 39, write=write)
+        top = 48 if self._state.cr4 & x86.CR4_LA57 else 39
+        if address >> top + 8 not in (0, (1 << 56 - top) - 1):
+            return None  # not canonical
+        return self._descend(self._state.cr3 & _FRAME, address, top, write=write)
 
     def _walk_pae(self, address: int, *, write: bool) -> int | None:
         pointer = self._entry((self._state.cr3 & 0xFFFFFFE0) + (address >> 30) * 8, 8)
