@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pvh.abi.cpuid import MSR_HYPERCALL
@@ -29,6 +30,7 @@ class Board:
     def __init__(self, image: Image, engine: Engine, vm: Vm, machine: Machine, console: Write) -> None:
         self.ports = Ports()
         self._vm = vm
+        self._machine = machine
         self.domain: Domain | None = None
         claim_debug_ports(self.ports, console, machine.leave)
         if image.plan.options.platform == "xen":
@@ -75,6 +77,20 @@ class Board:
         else:
             vcpu.raise_vector(vector)
 
+    def flush(self) -> None:
+        """Take what the guest left in its console ring without a word."""
+        if self.domain:
+            with self.domain.lock, suppress(OSError):  # whoever read the console may be gone
+                self.domain.drain_console()
+
+    def inject(self, vcpu: Vcpu, vector: int) -> None:
+        """Deliver an interrupt past the local APIC where that is ours.
+
+        An engine's own APIC takes it as an edge and waits for an EOI, which a guest that asked for a callback vector
+        does not send (docs/design.md).
+        """
+        vcpu.raise_vector(vector)
+
     def expire(self, vcpu: Vcpu, timer: str) -> None:
         """Fire a timer of the vCPU, the domain's or the local APIC's."""
         if timer == "lapic":
@@ -90,6 +106,7 @@ class Board:
         if vector is not None:
             apic.acknowledge(vector)
             vcpu.raise_vector(vector)
+            self._machine.wake(vcpu.index)
 
     def _hypercall(self, vcpu: Vcpu, event: Hypercall) -> int:
         if self.domain is None:
@@ -113,5 +130,6 @@ class Board:
         if domain is None or value % PAGE_SIZE or not domain.ram.write(gpa, hypercall_page(self._vm.hypercall_stub)):
             return None
         self._vm.written(gpa, PAGE_SIZE)
-        domain.shared.latch_width(wide=vcpu.state().bits == 64)
+        with domain.lock:
+            domain.shared.latch_width(wide=vcpu.state().bits == 64)
         return 0

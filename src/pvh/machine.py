@@ -33,6 +33,8 @@ _SHUTDOWN_ENDINGS: dict[str, Ending] = {
     "watchdog": "crash",
     "soft_reset": "reboot",
 }
+_LONGEST_WAIT = 3600.0  # seconds
+_SIGPIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
 _LEAVE_SECONDS = 5.0  # a vCPU that does not leave its engine this long after a kick is given up
 
 
@@ -49,6 +51,7 @@ class Machine:
         """Put the image on the engine. Raises EngineError when the engine or the host refuses."""
         self.image = image
         self.engine = engine
+        self._tsc_khz = engine.tsc_khz  # an engine may measure it anew each time
         self._watch = watch
         self._inbox: SimpleQueue[None] = SimpleQueue()
         self._endings: list[tuple[Ending, int, str, int | None]] = []
@@ -73,8 +76,10 @@ class Machine:
             wake.set()
         for thread in threads:
             thread.join(_LEAVE_SECONDS)
-        outcome = self._outcome()
-        if not any(thread.is_alive() for thread in threads):
+        stuck = any(thread.is_alive() for thread in threads)
+        self._board.flush()
+        outcome = self._outcome(stuck=stuck)
+        if not stuck:
             self.vm.close()
         return outcome
 
@@ -91,8 +96,8 @@ class Machine:
 
     @property
     def tsc_khz(self) -> int:
-        """Frequency of the guest's TSC."""
-        return self.engine.tsc_khz
+        """Frequency of the guest's TSC, one figure for CPUID, vcpu_time_info and our own clock."""
+        return self._tsc_khz
 
     @property
     def stopping(self) -> bool:
@@ -106,6 +111,15 @@ class Machine:
     def raise_vector(self, vcpu: int, vector: int) -> None:
         """Deliver an edge interrupt through the vCPU's local APIC."""
         self._board.raise_vector(self.vm.vcpus[vcpu], vector)
+        self.wake(vcpu)
+
+    def inject(self, vcpu: int, vector: int) -> None:
+        """Interrupt a vCPU past its local APIC."""
+        self._board.inject(self.vm.vcpus[vcpu], vector)
+        self.wake(vcpu)
+
+    def wake(self, vcpu: int) -> None:
+        """Have a vCPU that sleeps in HLT look again."""
         self._wake[vcpu].set()
 
     def arm(self, vcpu: int, deadline: int | None) -> None:
@@ -117,8 +131,9 @@ class Machine:
 
     def end_domain(self, reason: int) -> None:
         """End the run because the guest called sched_op(shutdown)."""
-        name = SHUTDOWN_NAMES[reason]
-        self.end(_SHUTDOWN_ENDINGS[name], f"the guest called sched_op(shutdown, {name})")
+        name = SHUTDOWN_NAMES[reason] if reason < len(SHUTDOWN_NAMES) else str(reason)
+        # libxl destroys a domain that ends for a reason it does not know, as it does one that crashed.
+        self.end(_SHUTDOWN_ENDINGS.get(name, "crash"), f"the guest called sched_op(shutdown, {name})")
 
     def local_apic(self, vcpu: int) -> LocalApic:
         """Make a local APIC for a vCPU of an engine that has none."""
@@ -157,7 +172,8 @@ class Machine:
             waits = [at for key, at in list(self._due.items()) if key not in due]
             waits += [deadline] if deadline is not None else []
             try:
-                self._inbox.get(timeout=(min(waits) - now) / 1e9 if waits else None)
+                # Guests and people may name any time: one past is no wait, one past what the host can wait is cut.
+                self._inbox.get(timeout=min(max(0, min(waits) - now) / 1e9, _LONGEST_WAIT) if waits else None)
             except Empty:
                 continue
 
@@ -170,6 +186,10 @@ class Machine:
                 vcpu.run(sink)
         except PvhError as error:
             self.end("engine", str(error), vcpu=vcpu.index)
+        except BrokenPipeError:
+            self.end("interrupted", "whoever read the console went away", status=_SIGPIPE_STATUS)
+        except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave the run without an end
+            self.end("engine", f"a defect or the host stopped vCPU {vcpu.index}: {error!r}", vcpu=vcpu.index)
 
     def _service(self, vcpu: Vcpu) -> None:
         """Fire the vCPU's timers whose time has come."""
@@ -213,10 +233,10 @@ class Machine:
         index = vcpu.index
         wake = self._wake[index]
         if not event.wakes:
-            self.end("hang", f"vCPU {index} halted with interrupts off", vcpu=index)
+            self._halt_for_good(index)
             return
         while not self._endings and not wake.is_set():
-            if not any(owner == index for _, owner in self._due):
+            if not any(owner == index for _, owner in list(self._due)):
                 self.end("hang", f"vCPU {index} halted, and no timer or event is left to wake it", vcpu=index)
                 return
             wake.wait()
@@ -224,7 +244,19 @@ class Machine:
             self._service(vcpu)
         wake.clear()
 
-    def _outcome(self) -> Outcome:
+    def _halt_for_good(self, index: int) -> None:
+        """End the run: a processor that halts with interrupts off never goes on.
+
+        Xen takes such a vCPU down, and powers the domain off when no other is up (xen/arch/x86/hvm/hvm.c, hvm_hlt).
+        """
+        halted = f"vCPU {index} halted with interrupts off"
+        if self._board.domain is None:
+            self.end("hang", halted, vcpu=index)
+        else:
+            self.end("poweroff", f"{halted}, and Xen powers a domain off when its last vCPU does", vcpu=index)
+
+    def _outcome(self, *, stuck: bool) -> Outcome:
+        """Gather what is known; a vCPU that is stuck in its engine cannot be asked for registers."""
         seconds = (time.monotonic_ns() - self._started) / 1e9
         ending, status, reason, culprit = self._endings[0]
         vcpu = self.vm.vcpus[culprit or 0]
@@ -234,8 +266,8 @@ class Machine:
             reason=reason,
             engine=self.engine.name,
             vcpu=culprit,
-            cpu=vcpu.state(),
-            recent=vcpu.recent() if self.engine.traits.recent else (),
+            cpu=None if stuck else vcpu.state(),
+            recent=vcpu.recent() if self.engine.traits.recent and not stuck else (),
             changed=changed_files(self.image),
             patched=self.vm.patched,
             seconds=seconds,

@@ -2,6 +2,7 @@
 
 A Python read-modify-write could undo a guest's update made in between. On x86-64 these are a few bytes of LOCKed
 machine code in a page of their own; on other hosts only the emulator exists, whose vCPUs never run while Python does.
+Bits are reached by aligned 32-bit words: no operand straddles a cache line, wherever a guest puts its vcpu_info.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import mmap
 import platform
 from collections.abc import Callable
 
-_BTS = bytes.fromhex("f0480fab37 0f92c0 0fb6c0 c3")  # lock bts [rdi], rsi; setc al; movzx eax, al; ret
-_BTR = bytes.fromhex("f0480fb337 0f92c0 0fb6c0 c3")  # lock btr [rdi], rsi; setc al; movzx eax, al; ret
+_BTS = bytes.fromhex("f00fab37 0f92c0 0fb6c0 c3")  # lock bts [rdi], esi; setc al; movzx eax, al; ret
+_BTR = bytes.fromhex("f00fb337 0f92c0 0fb6c0 c3")  # lock btr [rdi], esi; setc al; movzx eax, al; ret
 _XCHG = bytes.fromhex("89f0 8607 0fb6c0 c3")  # mov eax, esi; xchg [rdi], al; movzx eax, al; ret
 
 BitOperation = Callable[[int, int], int]

@@ -56,9 +56,10 @@ class Domain:
         return self.shutdown is None and not self.host.stopping
 
     def shut_down(self, reason: int) -> None:
-        """End the domain, for a SHUTDOWN_* reason."""
-        self.shutdown = reason
-        self.host.end_domain(reason)
+        """End the domain, for a SHUTDOWN_* reason; the first counts."""
+        if self.shutdown is None:
+            self.shutdown = reason
+            self.host.end_domain(reason)
 
     def call_up(self, vcpu: int) -> None:
         """Interrupt a vCPU whose evtchn_upcall_pending was set."""
@@ -66,7 +67,13 @@ class Domain:
         if vector is not None:
             self.host.raise_vector(vcpu, vector)
         if self.params.callback_vector is not None:
-            self.host.raise_vector(vcpu, self.params.callback_vector)
+            self.host.inject(vcpu, self.params.callback_vector)
+
+    def assert_callback(self) -> None:
+        """Interrupt every vCPU whose upcall waited for a callback vector: on Xen that interrupt is a level, no edge."""
+        for vcpu in range(self.vcpus):
+            if self.params.callback_vector is not None and self.events.wants_upcall(vcpu):
+                self.host.inject(vcpu, self.params.callback_vector)
 
     def drain_console(self) -> None:
         """Take what the guest left in its console ring, and tell it that there is room again."""

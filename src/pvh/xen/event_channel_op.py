@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvh.abi import event_channel as abi
-from pvh.abi.errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS
+from pvh.abi.errno import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS
 from pvh.xen.events import Channel
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pvh.xen.domain import Domain
 
 _VIRQS = 24
-_PER_VCPU = frozenset({abi.VIRQ_TIMER, abi.VIRQ_DEBUG})
+_PER_VCPU = frozenset({abi.VIRQ_TIMER, abi.VIRQ_DEBUG, abi.VIRQ_XENPMU})
 
 
 def event_channel_op(domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
@@ -29,6 +29,8 @@ def _bind_virq(domain: Domain, caller: Caller, address: int) -> int:
         return -EINVAL
     if vcpu >= domain.vcpus:
         return -ENOENT
+    if virq not in _PER_VCPU:
+        return -EBUSY  # a global VIRQ belongs to the hardware domain
     if domain.events.virq_port(vcpu, virq) is not None:
         return -EEXIST
     return _bound(domain, caller, address, Channel("virq", vcpu, virq), (virq, vcpu))

@@ -55,8 +55,11 @@ class Events:
             self.set_pending(port)
 
     def set_pending(self, port: int) -> None:
-        """Make a port pending in the guest; tell its vCPU unless the port is masked or already was pending."""
-        if atomics.test_and_set_bit(self._shared.pending, port):
+        """Make a port pending in the guest; tell its vCPU unless the port is masked or already was pending.
+
+        Dropped when the port is closed.
+        """
+        if port not in self.channels or atomics.test_and_set_bit(self._shared.pending, port):
             return
         if not atomics.test_bit(self._shared.mask, port):
             self._select(port)
@@ -76,6 +79,10 @@ class Events:
         layout = self._shared.layout
         if not atomics.test_and_set_bit(info + layout.pending_sel, port // (layout.word * 8)):
             self.mark(vcpu)
+
+    def wants_upcall(self, vcpu: int) -> bool:
+        """Return whether a vCPU's evtchn_upcall_pending is set."""
+        return bool(atomics.test_bit(self._shared.vcpu_info(vcpu) + abi.UPCALL_PENDING, 0))
 
     def mark(self, vcpu: int) -> None:
         """Set a vCPU's evtchn_upcall_pending; call it up when that is news."""

@@ -28,6 +28,10 @@ class Host(Protocol):
         """Deliver an edge interrupt through the vCPU's local APIC."""
         ...
 
+    def inject(self, vcpu: int, vector: int) -> None:
+        """Interrupt a vCPU past its local APIC, as an ExtINT: no EOI follows, and a disabled APIC is no obstacle."""
+        ...
+
     def arm(self, vcpu: int, deadline: int | None) -> None:
         """Ask for Domain.expire(vcpu) once the domain's clock reaches deadline; None disarms."""
         ...

@@ -37,6 +37,7 @@ class Params:
             self._domain.shared.latch_width(wide=wide)
             if value >> abi.CALLBACK_VIA_TYPE_SHIFT == abi.CALLBACK_VIA_VECTOR:
                 self.callback_vector = value & 0xFF
+                self._domain.assert_callback()
         return 0
 
     def _refuse(self, index: int, value: int) -> int:

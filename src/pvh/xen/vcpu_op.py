@@ -61,7 +61,8 @@ def _set_singleshot(domain: Domain, caller: Caller, vcpu: int, address: int) -> 
     if vcpu != caller.vcpu:
         return -EINVAL
     timeout, _flags = caller.load(abi.SINGLESHOT, address)
-    domain.set_timer(vcpu, timeout)
+    # Xen compares it as a signed s_time_t: what looks like far away is long past.
+    domain.set_timer(vcpu, timeout if timeout < 1 << 63 else 0)
     return 0
 
 
