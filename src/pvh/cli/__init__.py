@@ -66,6 +66,9 @@ def _guarded(name: str, arguments: list[str]) -> int:
         # Whoever read our output went away: not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (OSError, MemoryError) as error:
+        print(f"pvh: the host failed: {error or 'out of memory'}", file=sys.stderr)
+        return 14
     return status
 
 

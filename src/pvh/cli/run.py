@@ -23,10 +23,23 @@ if TYPE_CHECKING:
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
 
+_LONGEST = 1e9  # seconds, some thirty years
+
 _EXAMPLES = """examples:
   pvh run vmlinuz --initrd initrd.img --cmdline 'console=hvc0'
   pvh run --engine emulator --timeout 60 --trace exits.jsonl kernel.elf
   pvh run --platform bare --vcpus 2 -m 64M kernel.elf"""
+
+
+def _seconds(text: str) -> float:
+    """Return a span of time as typed. Raises argparse's error for what is none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST:.0f}")
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_boot_options(parser)
     run = parser.add_argument_group("the run")
-    run.add_argument("--timeout", type=float, metavar="S", help="end with status 13 after S seconds")
+    run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
     run.add_argument("--core", metavar="FILE", help="write guest memory and registers as an ELF core at the end")
     run.add_argument("--no-patch", dest="patch", action="store_false",
@@ -103,5 +116,6 @@ def _report(outcome: Outcome, options: BootOptions, machine: Machine) -> None:
     if options.core:
         from pvh.core import write_core  # only when asked for
 
-        write_core(options.core, machine.image.ram, outcome)
+        for line in write_core(options.core, machine.image.ram, outcome):
+            _say(line)
     _say(f"{outcome.ending} after {outcome.seconds:.2f} s on {outcome.engine}: {outcome.reason}")
