@@ -161,9 +161,9 @@ class Apt:
             say(f"fetching the package lists of {self.release}")
             run("apt-get", *self.options(), "update", *quiet())
             if self._names(SPECIMENS[0].package):
+                stamp.write_text(self.release, encoding="utf-8")
                 break
             say(f"no {SPECIMENS[0].package} in {self.release}, or its lists could not be fetched")
-        stamp.write_text(self.release, encoding="utf-8")
         self._fresh = True
 
     def forget_old_lists(self) -> bool:
