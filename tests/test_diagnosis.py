@@ -92,6 +92,15 @@ def test_without_symbols_rip_is_a_segment_and_an_offset(image: MakeImage) -> Non
     assert line(lines, "vCPU 0 at RIP").endswith(": segment 0 (paddr 0x200000)+0x11")
 
 
+def test_where_segments_overlap_the_later_ones_bytes_are_those_in_memory() -> None:
+    loads = (Load(PADDR, CODE, memsz=0x1000), Load(PADDR + 0xF, MAIN))
+    data = elfwriter.Elf((*loads, elfwriter.notes(elfwriter.entry_note(PADDR)))).build()
+    made = build(plan(read_source(BytesSource("kernel", data)), BootOptions(memory=32 * MIB)))
+    lines = explain(ended(replace(made.entry, rip=PADDR + 0x11)), made)
+    assert line(lines, "vCPU 0 at RIP").endswith(": segment 1 (paddr 0x20000f)+0x2")
+    made.ram.close()
+
+
 def test_before_paging_a_kernel_linked_high_is_found_by_physical_address(image: MakeImage) -> None:
     made = image(vaddr=VADDR)
     lines = explain(ended(replace(made.entry, rip=PADDR)), made)

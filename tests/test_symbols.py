@@ -157,6 +157,25 @@ def test_a_file_cut_since_it_was_read_has_no_names() -> None:
     assert name(cut, 0x100000) is None
 
 
+@dataclass(frozen=True)
+class Dying(Counting):
+    """A source on a disk that fails beyond an offset."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        if self.asked and offset >= self.asked[0]:
+            raise OSError(5, "Input/output error")
+        return self.data[offset : offset + count]
+
+
+def test_a_disk_that_fails_costs_names_never_the_run() -> None:
+    made = kernel(*tables(Sym(b"start", 0x100000)))
+    source = Dying("k", made.source.read(0, made.source.size), [])
+    symbols = Symbols(replace(made, source=source))
+    source.asked.append(0)
+    assert str(symbols.at(0x100000, made.loads[0])) == "?+0x0"
+    assert name(replace(made, source=source), 0x100000) is None
+
+
 @pytest.mark.parametrize("guest", ["entry32.elf", "entry64.elf"])
 def test_a_linkers_own_table_reads_as_nm_reads_it(guest: str, root: Path) -> None:
     path = str(root / "tests" / "guests" / guest)

@@ -56,6 +56,14 @@ def test_ranges_go_on_from_table_to_table_whatever_their_pages(ram: GuestRam) ->
     assert mappings(ram, tables.cpu())[0] == (Mapping(HIGH, 0x1000000, 6 * MIB),)
 
 
+@pytest.mark.parametrize("rip", [0x800000, 0xC00000, 0x1000000])
+def test_a_range_is_one_wherever_in_it_the_walk_began(ram: GuestRam, rip: int) -> None:
+    tables = Tables(ram, LEGACY)
+    for linear in (0x800000, 0xC00000, 0x1000000):
+        tables.map(linear, linear, 22)
+    assert mappings(ram, tables.cpu(rip=rip))[0] == (Mapping(0x800000, 0x800000, 12 * MIB),)
+
+
 @pytest.mark.parametrize(("mode", "linear"), [(LONG, 0xFFFF800000000000), (LONG5, 0xFF00000000000000)])
 def test_the_upper_half_is_canonical(ram: GuestRam, mode: tuple[int, ...], linear: int) -> None:
     tables = Tables(ram, mode)
