@@ -13,8 +13,8 @@ EXIT = 0xF4  # QEMU's isa-debug-exit by custom; here the value itself is the sta
 def claim_debug_ports(ports: Ports, console: Callable[[bytes], None], leave: Callable[[int], None]) -> None:
     """Wire both ports: bytes to 0xe9 go to the console, a value to 0xf4 ends the run with that status (0 to 255)."""
 
-    def say(_port: int, size: int, value: int) -> None:
-        console(value.to_bytes(size, "little"))
+    def say(_port: int, _size: int, value: int) -> None:
+        console(bytes((value & 0xFF,)))  # a wider OUT spills into ports that nobody has
 
     def end(_port: int, _size: int, value: int) -> None:
         leave(value & 0xFF)

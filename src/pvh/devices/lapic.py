@@ -20,6 +20,8 @@ _BUS_CYCLE_NS = 10  # Xen's APIC_BUS_CYCLE_NS: a 100 MHz bus
 _ENABLED = 1 << 8  # SVR
 _MASKED = 1 << 16
 _PERIODIC = 1 << 17
+_LOGICAL = 1 << 11  # ICR
+_SHORTEST_PERIOD_NS = 100_000  # as Xen's create_periodic_time: a guest must not drown in its own timer
 _LVT_WRITABLE = {
     _LVT_TIMER: 0x300FF,
     _LVT_THERMAL: 0x107FF,
@@ -72,7 +74,7 @@ class LocalApic:
         if not timer & _MASKED:
             self.accept(timer & 0xFF)
         if timer & _PERIODIC:
-            self._start_timer()
+            self._next_period()
         else:
             self._arm(None)
 
@@ -113,9 +115,20 @@ class LocalApic:
         """Send an inter-processor interrupt. With one processor running, only a fixed one to itself arrives."""
         self._registers[_ICR] = value & 0xCCFFF
         shorthand = value >> 18 & 3
-        own = self._registers.get(_ICR_HIGH, 0) == self._registers[_ID] and not value & 1 << 11
-        if value & 0x700 == 0 and (shorthand in (1, 2) or (shorthand == 0 and own)):
+        if value & 0x700 == 0 and (shorthand in (1, 2) or (shorthand == 0 and self._is_addressed(value))):
             self.accept(value & 0xFF)
+
+    def _is_addressed(self, command: int) -> bool:
+        """Whether the destination in ICR_HIGH is this processor (SDM 11.6.2)."""
+        destination = self._registers.get(_ICR_HIGH, 0) >> 24
+        if destination == 0xFF:
+            return True
+        if not command & _LOGICAL:
+            return destination == self._registers[_ID] >> 24
+        logical = self._registers.get(_LDR, 0) >> 24
+        if self._registers[_DFR] >> 28 == 0xF:
+            return bool(destination & logical)
+        return destination >> 4 == logical >> 4 and bool(destination & logical & 0xF)
 
     def _priority(self) -> int:
         tpr = self._registers.get(_TPR, 0)
@@ -131,6 +144,17 @@ class LocalApic:
         count = self._registers.get(_INITIAL_COUNT, 0)
         self._count_start = self._now()
         self._arm(self._count_start + count * self._tick_ns() if count else None)
+
+    def _next_period(self) -> None:
+        """Go on from when the period ended, however late we are; periods that were missed altogether are skipped."""
+        count = self._registers.get(_INITIAL_COUNT, 0)
+        if not count:
+            self._arm(None)
+            return
+        period = max(count * self._tick_ns(), _SHORTEST_PERIOD_NS)
+        gone = max(1, (self._now() - self._count_start) // period)
+        self._count_start += gone * period
+        self._arm(self._count_start + period)
 
     def _current_count(self) -> int:
         count = self._registers.get(_INITIAL_COUNT, 0)

@@ -1,6 +1,7 @@
 """A 16550 UART that only sends (National Semiconductor PC16550D data sheet): platform `bare` has it at 0x3f8.
 
-There is no interrupt controller to tell, so it never interrupts; a driver that polls sees an ever-empty transmitter.
+There is no interrupt controller to tell, so its interrupts only show in IIR, where drivers without an IRQ poll them
+(Linux: serial8250_timeout). The transmitter is always empty.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ COM1 = 0x3F8
 _DATA, _IER, _IIR_FCR, _LCR, _MCR, _LSR, _MSR, _SCR = range(8)
 _LCR_DLAB = 0x80
 _MCR_LOOP = 0x10
+_IER_THRE = 0x02
 _LSR_DATA_READY = 0x01
 _LSR_EMPTY = 0x60  # THRE and TEMT
 _MSR_READY = 0xB0  # DCD, DSR, CTS
 _IIR_NONE = 0x01
+_IIR_THRE = 0x02
 _IIR_FIFO = 0xC0
+_WRITABLE = {_IER: 0x0F, _MCR: 0x1F}
 
 
 class Serial:
@@ -31,6 +35,7 @@ class Serial:
         self._divisor = [0x0C, 0]
         self._looped: int | None = None
         self._fifo = False
+        self._emptied = False  # the transmitter became empty, and IIR has not told yet
         ports.claim(range(base, base + 8), self._read, self._write)
 
     def _read(self, port: int, size: int) -> int:
@@ -44,12 +49,19 @@ class Serial:
             looped, self._looped = self._looped, None
             return looped or 0
         if register == _IIR_FCR:
-            return _IIR_NONE | (_IIR_FIFO if self._fifo else 0)
+            return self._identify() | (_IIR_FIFO if self._fifo else 0)
         if register == _LSR:
             return _LSR_EMPTY | (0 if self._looped is None else _LSR_DATA_READY)
         if register == _MSR:
             return self._modem_status()
         return self._registers[register]
+
+    def _identify(self) -> int:
+        """Return the pending interrupt; telling that the transmitter is empty acknowledges it."""
+        told = self._emptied and self._registers[_IER] & _IER_THRE
+        if told:
+            self._emptied = False
+        return _IIR_THRE if told else _IIR_NONE
 
     def _modem_status(self) -> int:
         mcr = self._registers[_MCR]
@@ -63,6 +75,7 @@ class Serial:
         if register in (_DATA, _IER) and self._registers[_LCR] & _LCR_DLAB:
             self._divisor[register] = value
         elif register == _DATA:
+            self._emptied = True
             if self._registers[_MCR] & _MCR_LOOP:
                 self._looped = value
             else:
@@ -70,4 +83,6 @@ class Serial:
         elif register == _IIR_FCR:
             self._fifo = bool(value & 1)
         elif register not in (_LSR, _MSR):
-            self._registers[register] = value & (0x0F if register == _IER else 0x1F if register == _MCR else 0xFF)
+            if register == _IER and value & ~self._registers[_IER] & _IER_THRE:
+                self._emptied = True
+            self._registers[register] = value & _WRITABLE.get(register, 0xFF)
