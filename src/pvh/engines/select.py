@@ -40,7 +40,10 @@ def _emulator() -> Engine:
         from pvh.engines.emulator.engine import EmulatorEngine  # 35 ms for its library, which KVM does not need
     except ImportError as error:
         raise NoEngine(f"the emulator's library cannot be imported: {error}", hint="pip install unicorn") from None
-    return EmulatorEngine()
+    try:
+        return EmulatorEngine()
+    except EngineError as error:
+        raise NoEngine(f"the emulator does not work here: {error.cause}", hint=error.hint) from None
 
 
 def _kvm(report: Callable[[str], None]) -> Engine:
@@ -74,6 +77,5 @@ def _tested_kvm() -> tuple[Engine | None, str]:
         return None, error.cause
     if probe.failing:
         os.close(dev)
-        worst = probe.failing[0]
-        return None, f"its probe failed at {worst.meaning} ({worst.detail})"
+        return None, f"it fails at {probe.failing[0].meaning} (pvh doctor tells more)"
     return KvmEngine(dev, probe), ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.ram import GuestRam
+from pvh.engines.kvm import ioctl as kvm
 
 # No PVH platform has a device here, and it is none of the ports that debug consoles or I/O delays use.
 PORT = 0xEA
@@ -27,6 +28,11 @@ _OUT_AT = 5  # behind `mov eax, imm32`
 def stub(number: int, trap: bytes) -> bytes:
     """Return the stub of one hypercall: mov eax, number; the trapping instruction; ret; int3 to the end."""
     return (b"\xb8" + number.to_bytes(4, "little") + trap + b"\xc3").ljust(STUB_SIZE, b"\xcc")
+
+
+def intercepted(dev: int) -> bool:
+    """Tell whether this KVM hands VMCALL and VMMCALL to user space (KVM_CAP_XEN_HVM, with interception)."""
+    return bool(kvm.call(dev, kvm.CHECK_EXTENSION, kvm.CAP_XEN_HVM) & kvm.XEN_HVM_CONFIG_INTERCEPT_HCALL)
 
 
 @dataclass(slots=True)

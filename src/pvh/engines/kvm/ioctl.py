@@ -50,7 +50,7 @@ SET_DEBUGREGS = 0x4080AEA2
 GET_TSC_KHZ = 0xAEA3
 SET_XCRS = 0x4188AEA7
 
-CAP_XEN_HVM = 38
+CAP_XEN_HVM = 38  # a bit mask of XEN_HVM_CONFIG_*
 CAP_TSC_DEADLINE_TIMER = 72
 CAP_SPLIT_IRQCHIP = 121
 CAP_X86_USER_SPACE_MSR = 188
@@ -109,6 +109,7 @@ RUN_UNION = 0x20
 RUN_VALID_REGS = 0x120
 RUN_DIRTY_REGS = 0x128
 RUN_REGS = 0x130  # struct kvm_sync_regs: kvm_regs, kvm_sregs, ...
+RUN_RIP = RUN_REGS + 16 * 8
 RUN_SREGS = 0x1C0
 RUN_IO = Struct("<BBHIQ")  # direction (1 out), size, port, count, data_offset
 RUN_MMIO = Struct("<Q8sIB")  # phys_addr, data, len, is_write

@@ -1,9 +1,11 @@
 """Direct hypercalls without KVM_CAP_XEN_HVM: VMCALL and VMMCALL in the guest's code become `out PORT, al; nop`.
 
-Done in guest RAM, after the build, in the bytes of executable load segments, and only where an instruction begins: the
-three bytes also occur inside immediates and tables. Whether one begins there is asked of a disassembler, starting at
-many places before it: x86 code falls into step within a few instructions wherever one starts, data does not.
-Limits: code that the guest loads, unpacks or copies later is not covered; KVM answers it -1000, unseen by anybody.
+Done in guest RAM, after the build, in the code of executable load segments, and only where an instruction begins: the
+three bytes also occur inside immediates and tables. Code is what the section headers call so (Linux keeps .rodata in
+its executable segment); without section headers, the whole segment. Where instructions begin is asked of a
+disassembler, from many places before the bytes: x86 code falls into step within a few instructions wherever one starts.
+Limits: code that the guest loads, unpacks or copies later is not covered; KVM handles that VMCALL itself (it answers
+-1000; a software KVM was seen to repeat it for ever), and nobody can tell.
 """
 
 from __future__ import annotations
@@ -14,25 +16,36 @@ from collections.abc import Iterator
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
 from pvh.engines.kvm.hypercall_page import NOP, OUT, VMCALL, VMMCALL
+from pvh.errors import EngineError
+from pvh.kernel.elf import read_header, read_sections
+from pvh.kernel.record import Kernel
 
 _PF_X = 1
-_SWEEP = range(16, 64)  # how far before a candidate the sweeps start
-_MAJORITY = 0.75  # of the sweeps must come upon it as an instruction; true sites reach 0.9, immediates and tables 0.4
+_SHT_PROGBITS = 1
+_SHF_EXECINSTR = 1 << 2
+_SWEEP = range(16, 64, 3)  # how far before the bytes the sweeps start
+_MAJORITY = (
+    0.75  # of them must come upon the bytes as an instruction; in Debian's kernels 0.9 and more do, or under 0.3
+)
 
 _libc = ctypes.CDLL(None)
 _libc.memmem.restype = ctypes.c_void_p
 _libc.memmem.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
 
+Span = tuple[int, int]  # guest-physical start and end
+
 
 def find_sites(image: Image) -> tuple[int, ...]:
-    """Return guest-physical addresses of VMCALL and VMMCALL instructions in the executable load segments, sorted."""
-    spans = [(s.paddr, s.filesz) for s in image.plan.kernel.loads if s.flags & _PF_X and s.filesz]
-    candidates = [(gpa, span) for span in spans for gpa in _candidates(image.ram, *span)]
+    """Return guest-physical addresses of VMCALL and VMMCALL instructions in the kernel's code, sorted."""
+    kernel = image.plan.kernel
+    segments = [(s.paddr, s.paddr + s.filesz) for s in kernel.loads if s.flags & _PF_X]
+    candidates = [gpa for span in segments for gpa in _candidates(image.ram, span)]
     if not candidates:
         return ()
-    begins = _Disassembler()
-    wide = image.plan.kernel.bits == 64
-    return tuple(sorted({gpa for gpa, span in candidates if begins.at(image.ram, gpa, span[0], wide=wide)}))
+    code = _code(kernel) or segments
+    begins = _Disassembler(kernel.bits)
+    found = {gpa for gpa in candidates for span in code if span[0] <= gpa < span[1] and begins.at(image.ram, gpa, span)}
+    return tuple(sorted(found))
 
 
 def patch(image: Image, sites: tuple[int, ...]) -> None:
@@ -41,42 +54,59 @@ def patch(image: Image, sites: tuple[int, ...]) -> None:
         image.ram.write(gpa, OUT + NOP)
 
 
-def _candidates(ram: GuestRam, start: int, size: int) -> Iterator[int]:
-    """Find the three bytes in [start, start + size) of guest memory, without copying it."""
-    block = ram.block(start, size)
+def _candidates(ram: GuestRam, span: Span) -> Iterator[int]:
+    """Find the three bytes in guest memory, without copying it."""
+    start, end = span
+    block = ram.block(start, end - start)
     if block is None:
         return
-    first = block.host + start - block.gpa
+    base = block.host - block.gpa
     for needle in (VMCALL, VMMCALL):
-        at = first
-        while found := _libc.memmem(at, first + size - at, needle, len(needle)):
-            yield start + found - first
-            at = found + 1
+        at = start
+        while found := _libc.memmem(base + at, end - at, needle, len(needle)):
+            yield found - base
+            at = found - base + 1
+
+
+def _code(kernel: Kernel) -> list[Span]:
+    """Return where the sections with instructions lie; nothing if the file names none."""
+    if kernel.source.read(0, 4) != b"\x7fELF":
+        return []
+    sections = read_sections(kernel.source, read_header(kernel.source))
+    return [
+        (load.paddr + section.offset - load.offset, load.paddr + section.offset - load.offset + section.size)
+        for section in sections
+        if section.type == _SHT_PROGBITS and section.flags & _SHF_EXECINSTR
+        for load in kernel.loads
+        if load.flags & _PF_X and load.offset <= section.offset < load.offset + load.filesz
+    ]
 
 
 class _Disassembler:
     """Capstone, for one question."""
 
-    def __init__(self) -> None:
-        import capstone  # 60 ms, and most small guests have no candidate
+    def __init__(self, bits: int) -> None:
+        """Prepare for code as wide as the ELF class says. REX prefixes are instructions of one byte to 32-bit eyes."""
+        try:
+            import capstone  # 20 ms, and most small guests have no candidate
+        except ImportError:
+            raise EngineError(
+                "this KVM does not pass hypercalls on, and finding them in the kernel's code needs the capstone package",
+                hint="pip install capstone, use --engine emulator, or --no-patch if the kernel uses the hypercall page",
+            ) from None
+        self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
+        self._engine.skipdata = True
 
-        self._of = {}
-        for wide, mode in ((True, capstone.CS_MODE_64), (False, capstone.CS_MODE_32)):
-            self._of[wide] = capstone.Cs(capstone.CS_ARCH_X86, mode)
-            self._of[wide].skipdata = True
-
-    def at(self, ram: GuestRam, gpa: int, start: int, *, wide: bool) -> bool:
-        """Tell whether an instruction begins at gpa, in code that begins at start."""
-        furthest = min(max(_SWEEP), gpa - start)
-        code = ram.read(gpa - furthest, furthest + len(VMCALL)) or b""
+    def at(self, ram: GuestRam, gpa: int, code: Span) -> bool:
+        """Tell whether an instruction begins at gpa, most sweeps agreeing. None starts before the code does."""
+        furthest = min(max(_SWEEP), gpa - code[0])
+        window = ram.read(gpa - furthest, furthest + len(VMCALL)) or b""
         starts = [furthest - back for back in _SWEEP if back <= furthest] or [0]
-        hits = sum(self._meets(code[at:], len(code) - len(VMCALL) - at, wide=wide) for at in starts)
+        hits = sum(self._meets(window[start:], furthest - start) for start in starts)
         return hits >= _MAJORITY * len(starts)
 
-    def _meets(self, code: bytes, position: int, *, wide: bool) -> bool:
-        for address, size, mnemonic, _ in self._of[wide].disasm_lite(code, 0):
-            if address == position:
-                return mnemonic in ("vmcall", "vmmcall")
+    def _meets(self, code: bytes, position: int) -> bool:
+        for address, size, mnemonic, _ in self._engine.disasm_lite(code, 0):
             if address + size > position:
-                return False
+                return address == position and mnemonic in ("vmcall", "vmmcall")
         return False

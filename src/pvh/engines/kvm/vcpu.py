@@ -59,6 +59,7 @@ class KvmVcpu:
         self._run[kvm.RUN_VALID_REGS] = kvm.SYNC_REGS | kvm.SYNC_SREGS
         self._fresh = True
         self._ended = False
+        self._behind = (0, len(OUT))
         self._thread = 0  # kernel id of the thread inside run(), 0: none
         self._let_in = 0  # the Python thread whose signal mask was seen to
         self._exits: dict[int, Callable[[Sink], bool]] = {
@@ -178,9 +179,13 @@ class KvmVcpu:
         return True
 
     def _at_site(self) -> bool:
-        """Tell whether the OUT is one of ours. RIP is on it, or two bytes further where KVM emulated it."""
-        rip = registers.code_base(self._run, kvm.RUN_SREGS) + kvm.U64.unpack_from(self._run, kvm.RUN_REGS + 16 * 8)[0]
-        return any(self._physical(at & _MASK64) in self._around.sites for at in (rip, rip - len(OUT)))
+        """Tell whether the OUT is one of ours. RIP is on it, or behind it where KVM emulates it: tried as last found."""
+        rip = registers.code_base(self._run, kvm.RUN_SREGS) + kvm.U64.unpack_from(self._run, kvm.RUN_RIP)[0]
+        for behind in self._behind:
+            if self._physical(rip - behind & _MASK64) in self._around.sites:
+                self._behind = (behind, len(OUT) - behind)
+                return True
+        return False
 
     def _physical(self, linear: int) -> int:
         """Translate a linear address by the guest's page tables (KVM_TRANSLATE); -1 when it is not mapped."""

@@ -116,9 +116,9 @@ class KvmVm:
 
     def _see_hypercalls(self, dev: int, image: Image, table: CpuidTable) -> None:
         """Have VMCALL and VMMCALL exit: by KVM's own interception, else by replacing them in the guest's code."""
-        flag = kvm.XEN_HVM_CONFIG_INTERCEPT_HCALL
-        if kvm.call(dev, kvm.CHECK_EXTENSION, kvm.CAP_XEN_HVM) & flag:
-            kvm.must("interception of hypercalls", self._fd, kvm.XEN_HVM_CONFIG, kvm.XEN_CONFIG.pack(flag, 0))
+        if hypercall_page.intercepted(dev):
+            config = kvm.XEN_CONFIG.pack(kvm.XEN_HVM_CONFIG_INTERCEPT_HCALL, 0)
+            kvm.must("interception of hypercalls", self._fd, kvm.XEN_HVM_CONFIG, config)
             amd = any(e.leaf == 0 and e.ebx in _AMD_VENDORS for e in table)
             self._trap = hypercall_page.VMMCALL if amd else hypercall_page.VMCALL
             return
