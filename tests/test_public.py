@@ -72,7 +72,10 @@ def test_type_checkers_see_the_package(root: Path) -> None:
 def public(tree: ast.Module | ast.ClassDef, prefix: str) -> list[tuple[str, ast.AST]]:
     found: list[tuple[str, ast.AST]] = []
     for node in tree.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+        setter = any(
+            isinstance(by, ast.Attribute) and by.attr == "setter" for by in getattr(node, "decorator_list", ())
+        )
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_") and not setter:
             found.append((f"{prefix}.{node.name}", node))
             if isinstance(node, ast.ClassDef):
                 found += public(node, f"{prefix}.{node.name}")
