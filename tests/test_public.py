@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pvh
+from pvh.plan.options import BootOptions
 
 SOURCE = Path(pvh.__file__).parent
 NAMES = [name for name in pvh.__all__ if not name.startswith("__")]
@@ -94,3 +95,10 @@ def test_every_public_class_and_function_of_every_room_has_a_docstring() -> None
             if not ast.get_docstring(node):
                 bare.append(place)
     assert bare == []
+
+
+def test_users_of_the_package_get_its_types() -> None:
+    """`make types` checks these lines with mypy and pyright: the facade must not hand out Any."""
+    typing.assert_type(pvh.BootOptions(), BootOptions)
+    typing.assert_type(pvh.BootOptions().memory, int)
+    typing.assert_type(pvh.ModuleSpec("initrd").cmdline, str | None)
