@@ -8,7 +8,7 @@ from pvh.build.image import Image
 from pvh.engines.emulator import calibrate
 from pvh.engines.emulator.cpuid import faithful_table
 from pvh.engines.emulator.libunicorn import library
-from pvh.engines.emulator.stop import host_tsc
+from pvh.engines.emulator.native import host_tsc
 from pvh.engines.emulator.vm import EmulatorVm
 from pvh.engines.engine import CpuidTable, Traits
 
@@ -20,7 +20,7 @@ class EmulatorEngine:
     traits = Traits(has_lapic=False, sees_halt=True, sees_init_sipi=False, exact_stop=True, recent=True)
 
     def __init__(self) -> None:
-        self._started = (host_tsc() or 0, time.monotonic_ns())
+        self._started = (host_tsc(), time.monotonic_ns())
         library()
         self._layout = calibrate.find_layout()
 
@@ -34,7 +34,7 @@ class EmulatorEngine:
         tsc, at = self._started
         while (elapsed := time.monotonic_ns() - at) < 2_000_000:
             time.sleep(0.0005)
-        return ((host_tsc() or 0) - tsc) * 1_000_000 // elapsed
+        return (host_tsc() - tsc) * 1_000_000 // elapsed
 
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> EmulatorVm:
         """Make a guest of an image. Raises EngineError when the host refuses."""

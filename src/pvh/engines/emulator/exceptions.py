@@ -84,6 +84,8 @@ def deliver(registers: Registers, memory: LinearMemory, event: Event, rip: int, 
         try:
             return _Delivery(registers, memory, current, after).run()
         except GuestFault as second:
+            if second.cr2 is not None:
+                registers.set_cr2(second.cr2)
             current = combine(current, second)
             after = rip
     return None
@@ -191,9 +193,18 @@ class _Delivery:
         down = ss.attributes & 4
         if low & mask != low or (low <= ss.limit if down else (esp - 1 & mask) > ss.limit):
             raise GuestFault(x86.SS, self._external)
-        values = (value & (1 << 8 * wide) - 1 for value in reversed(frame))
-        self._memory.write(ss.base + low & 0xFFFFFFFF, b"".join(value.to_bytes(wide, "little") for value in values))
+        self._store(ss.base + low & 0xFFFFFFFF, frame, wide)
         return esp & ~mask | low
+
+    def _store(self, address: int, frame: list[int], wide: int) -> None:
+        """Write a frame that ends at address; on a fault, CR2 is that of the first push that failed."""
+        mask = (1 << 8 * wide) - 1
+        try:
+            self._memory.write(address, b"".join((value & mask).to_bytes(wide, "little") for value in reversed(frame)))
+        except GuestFault:
+            for index in reversed(range(len(frame))):
+                self._memory.translate(address + wide * index, write=True)
+            raise
 
     def _long_mode(self) -> int:
         registers, memory = self._registers, self._memory
@@ -211,7 +222,7 @@ class _Delivery:
         rsp = (rsp & ~15) - 8 * len(frame)
         if not _canonical(rsp):
             raise GuestFault(x86.SS, self._external)
-        memory.write(rsp, b"".join(value.to_bytes(8, "little") for value in reversed(frame)))
+        self._store(rsp, frame, 8)
         if new_cpl != self._cpl:
             ss = SegmentRegister(new_cpl, 0, 0, new_cpl << 5)
         self._enter(code, ss, rsp, gate, new_cpl)

@@ -48,6 +48,8 @@ def _exception(vcpu: EmulatorVcpu, vector: int) -> None:
         # Neither needs a prefix, and F3 makes the second one VMGEXIT, an alias where there is no SEV-ES.
         if instruction.code[:3] in {_VMCALL, _VMMCALL}:
             _hypercall(vcpu, instruction)
+        elif instruction.code[:1] == b"\xf1":
+            _icebp(vcpu)
         else:
             vcpu.deliver(fault(vector))
     else:

@@ -9,7 +9,7 @@ from pvh.build.ram import GuestRam
 from pvh.engines.emulator import libunicorn as uc
 from pvh.engines.emulator.calibrate import Layout
 from pvh.engines.emulator.cpuid import CpuidLookup
-from pvh.engines.emulator.stop import host_tsc
+from pvh.engines.emulator.native import host_tsc
 from pvh.engines.emulator.vcpu import EmulatorVcpu
 from pvh.engines.engine import CpuidTable
 
@@ -27,7 +27,7 @@ class EmulatorVm:
         self.ram: GuestRam = image.ram
         self.layout = layout
         # The guest's time stamp counter begins at 0.
-        self.tsc_offset = -(host_tsc() or 0)
+        self.tsc_offset = -host_tsc()
         self._vcpus = [EmulatorVcpu(self, index, CpuidLookup(table)) for index, table in enumerate(cpuid)]
         self._vcpus[0].load(image.entry)
 
