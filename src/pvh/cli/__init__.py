@@ -67,7 +67,7 @@ def _guarded(name: str, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (OSError, MemoryError) as error:
-        print(f"pvh: the host failed: {error or 'out of memory'}", file=sys.stderr)
+        print(f"pvh: the host failed: {str(error) or 'out of memory'}", file=sys.stderr)
         return 14
     return status
 
