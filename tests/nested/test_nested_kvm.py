@@ -44,7 +44,7 @@ def test_the_machine_inside_runs_guests(root: Path) -> None:
     ],
 )
 def test_a_failure_inside_is_a_failure_outside(root: Path, words: list[str], status: int, said: str) -> None:
-    done = inside(root, *words, timeout=15)
+    done = inside(root, *words, timeout=30 if "sleep" in words else 120)
     assert done.returncode == status, done.stderr
     assert said in done.stdout + done.stderr
 
