@@ -274,7 +274,11 @@ class TestOutcome:
     def test_a_watch_is_told_every_exit_and_its_answer(self, bench: Bench) -> None:
         seen: list[tuple[int, Exit, int | None]] = []
         machine = bench.machine(call(17, 0), LEAVE)
-        machine._watch = lambda vcpu, event, answer: seen.append((vcpu, event, answer))
+
+        def watch(vcpu: int, event: Exit, answer: int | None) -> None:
+            seen.append((vcpu, event, answer))
+
+        machine._watch = watch
         machine.run()
         assert [(vcpu, type(event), answer) for vcpu, event, answer in seen] == [
             (0, Hypercall, 4 << 16 | 20),
