@@ -24,7 +24,8 @@ ROOMS = (
     {"plan"},
     {"kernel"},
     {"abi"},
-    {"errors", "demo", "native"},
+    {"demo"},
+    {"errors", "native", "record", "initramfs"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 MACHINE = RANK["machine"]  # files of one room that lie on the top level

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from pvh.build.builder import build
-from pvh.demo import demo_path
+from pvh.demo import demo_initramfs, demo_path
 from pvh.engines.select import choose
 from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
@@ -63,3 +63,11 @@ def test_it_knows_each_layout(tmp_path: pathlib.Path, abi: Abi, name: str, behin
     assert said[3].endswith(": 1234 bytes" + behind)
     assert said[4].startswith("module 1 at 0x")
     assert outcome.status == 0
+
+
+def test_the_initramfs_holds_an_init_and_ends() -> None:
+    data = demo_initramfs()
+    assert data.startswith(b"070701")
+    assert b"init\0" in data[:128]
+    assert b"TRAILER!!!\0" in data[-64:]
+    assert b"Hello from user space" in data

@@ -1,20 +1,14 @@
-"""Write the archive format that Linux unpacks as its first file system (newc; early-userspace in its docs)."""
+"""What goes into the initramfs of the machine inside: folders as they are on disk."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from pvh.initramfs import Entry, archive
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file to archive: its path without a leading slash, st_mode, and content (a link's target for a link)."""
-
-    path: str
-    mode: int
-    content: bytes = b""
+__all__ = ["Entry", "archive", "parents", "tree"]
 
 
 def tree(folder: Path, prefix: str) -> Iterator[Entry]:
@@ -34,20 +28,3 @@ def parents(path: str) -> Iterator[Entry]:
     """Give an entry for each folder above a path."""
     for folder in list(Path(path).parents)[-2::-1]:
         yield Entry(str(folder), stat.S_IFDIR | 0o755)
-
-
-def archive(entries: Iterator[Entry]) -> bytes:
-    """Return a whole archive. Several of them may follow one another in one initramfs."""
-    parts = [_record(entry, number) for number, entry in enumerate(entries, 1)]
-    return b"".join([*parts, _record(Entry("TRAILER!!!", 0), 0)])
-
-
-def _record(entry: Entry, inode: int) -> bytes:
-    name = entry.path.encode() + b"\0"
-    # ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-    fields = (inode, entry.mode, 0, 0, 1, 0, len(entry.content), 0, 0, 0, 0, len(name), 0)
-    return _padded(b"070701" + b"".join(b"%08X" % field for field in fields) + name) + _padded(entry.content)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
