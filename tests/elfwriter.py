@@ -217,7 +217,7 @@ class BzImage:
         head = head.ljust(1024, b"\0")
         head[0x1F1] = self.setup_sects
         struct.pack_into("<I", head, 0x1F4, self.syssize)
-        head[0x1FE:0x200] = b"\x55\xaa"
+        head[0x1FE:0x202] = b"\x55\xaa\xeb\x66"
         head[0x202:0x206] = self.magic
         struct.pack_into("<H", head, 0x206, self.protocol)
         length = len(self.payload) if self.payload_length is None else self.payload_length

@@ -45,6 +45,8 @@ def names() -> list[Refusal]:
         ("zboot", b"MZ\0\0zimg" + bytes(64), "is an EFI zboot image"),
         ("efi", pe(10), "is an EFI program (PE)"),
         ("uki", pe(10, b".linux"), "is a unified kernel image"),
+        ("efi-rom", pe(13), "is an EFI program (PE)"),
+        ("xbox", pe(14), "is a Windows program (PE)"),
         ("windows", pe(3), "is a Windows program (PE)"),
         ("dos", b"MZ" + bytes(100), "is a DOS program"),
         ("deb", b"!<arch>\ndebian-binary   17", "is a Debian package"),
@@ -90,6 +92,8 @@ def names() -> list[Refusal]:
         ("text", b"hello, kernel\n", "is a text file"),
         ("utf-8", "Grüße\n".encode(), "is a text file"),
         ("utf-8-cut", ("x" * 4095 + "ü").encode() + b"x" * 99, "is a text file"),
+        ("utf-8-cut-late", ("x" * 4093 + "\U0001f600").encode() + b"x" * 99, "is a text file"),
+        ("latin-1-late", b"x" * 4092 + b"\xfcxxxxx", "is a file of no kind known here"),
         ("latin-1", b"Gr\xfc\xdfe " * 99, "is a file of no kind known here"),
         ("short", b"\x7fEL", "is a file of no kind known here"),
     ]
@@ -106,6 +110,10 @@ def oversized(codec: str, claim: int) -> bytes:
 
 GZIP = pack("gzip", PLAIN)
 HEADER = 2048 + 0x80
+LZ4_CUT = "its last block is cut short"
+# A stored block that is not the last, and ends with the size of what it holds: all is there but the stream's end.
+ENDS = PLAIN + u32(len(PLAIN) + 4)
+UNENDED = GZIP[:10] + b"\0" + len(ENDS).to_bytes(2, "little") + (len(ENDS) ^ 0xFFFF).to_bytes(2, "little") + ENDS
 FOUR_SECTORS = BzImage(GZIP, setup_sects=4).build()
 
 DAMAGE = [
@@ -208,16 +216,33 @@ DAMAGE = [
         for codec in ("gzip", "bzip2", "xz", "lzma", "lz4", "zstd")
     ),
     Refusal(
+        "gzip-no-end",
+        UNENDED,
+        "its gzip data is damaged or cut short",
+        ("5-gzip",),
+        "the stream does not end",
+    ),
+    Refusal(
+        "bzip2-yields-more",
+        BzImage(oversized("bzip2", len(PLAIN) - 1)).build(),
+        "its bzip2 data is damaged or cut short",
+        ("5-size",),
+        f"more than {len(PLAIN) - 1} bytes",
+    ),
+    Refusal(
         "lz4-other-frame",
         BzImage(b"\x02\x21\x4c\x19" + pack("lz4", PLAIN)[4:]).build(),
         "its lz4 data is damaged",
         ("5-lz4",),
+        "it is not of the legacy frame format, the only one of lz4 that Linux's build makes",
     ),
-    Refusal(
-        "lz4-half-a-count",
-        BzImage(cut(pack("lz4", PLAIN), 4) + b"\0\0" + u32(len(PLAIN))).build(),
-        "its lz4 data is damaged",
-        ("5-lz4",),
+    *(
+        Refusal(f"lz4-{name}", BzImage(stream).build(), "its lz4 data is damaged", ("5-lz4",), LZ4_CUT)
+        for name, stream in (
+            ("half-a-count", cut(pack("lz4", PLAIN), 4) + b"\0\0" + u32(len(PLAIN))),
+            ("half-a-block", cut(pack("lz4", PLAIN), 9) + u32(len(PLAIN))),
+            ("no-block", pack("lz4", b"")[:4] + u32(1) + u32(len(PLAIN))),
+        )
     ),
     Refusal("elf-class", Elf(header={"class": 3}).build(), "is an ELF file of no known class", (), "3", 4),
     Refusal("elf-big-endian", Elf(header={"data": 2}).build(), "is an ELF file that is not little-endian", (), "2", 5),

@@ -14,6 +14,7 @@ from elfwriter import BzImage, lz4_legacy, lzop, pack, u32
 from kernel.refusals import CASES, PLAIN, Refusal
 from pvh.errors import NotAKernel
 from pvh.kernel import codec
+from pvh.kernel.container import guess
 from pvh.kernel.naming import KINDS
 from pvh.kernel.read import read_source
 from pvh.kernel.record import Kernel
@@ -115,7 +116,7 @@ def test_lz4_frames_may_follow_one_another() -> None:
 
 @pytest.mark.usefixtures("lzo")
 @pytest.mark.parametrize(
-    ("version", "flags", "name"), [(0x1040, 0, b""), (0x0930, 0, b"vmlinux"), (0x1040, 0x800, b"v")]
+    ("version", "flags", "name"), [(0x1040, 0, b""), (0x0940, 0, b""), (0x0930, 0, b"vmlinux"), (0x1040, 0x800, b"v")]
 )
 def test_lzo_headers_old_and_new(version: int, flags: int, name: bytes) -> None:
     half = len(PLAIN) // 2
@@ -128,18 +129,38 @@ def test_lzo_headers_old_and_new(version: int, flags: int, name: bytes) -> None:
 
 @pytest.mark.usefixtures("lzo")
 @pytest.mark.parametrize(
-    "blocks",
+    ("blocks", "found"),
     [
-        [(len(PLAIN) + 1, b"x" * 9)],  # more than was promised
-        [(9, b"x" * 10)],  # a block that grew
-        [(9, b"")],  # a block of nothing
-        [(9, b"x" * 8)],  # no LZO stream
-        [(9, b"x" * 9)],  # less in all than was promised
+        ([(len(PLAIN) + 1, b"x" * 9)], f"a block of 9 bytes says it unpacks to {len(PLAIN) + 1}"),
+        ([(len(PLAIN), PLAIN), (1, b"x")], "a block of 1 bytes says it unpacks to 1"),  # more than was promised
+        ([(9, b"x" * 10)], "a block of 10 bytes says it unpacks to 9"),
+        ([(9, b"")], "a block of 0 bytes says it unpacks to 9"),
+        ([(9, b"x" * 8)], "Error -3 while decompressing data: incorrect header check"),
+        ([(9, b"x" * 9)], "9 bytes"),  # less in all than was promised
     ],
 )
-def test_lzo_blocks_out_of_order(blocks: list[tuple[int, bytes]]) -> None:
-    with pytest.raises(NotAKernel, match="its lzo data is damaged"):
+def test_lzo_blocks_out_of_order(blocks: list[tuple[int, bytes]], found: str) -> None:
+    with pytest.raises(NotAKernel, match="its lzo data is damaged") as caught:
         read(BzImage(lzop(blocks) + u32(len(PLAIN))).build())
+    assert caught.value.found == found
+
+
+@pytest.mark.usefixtures("lzo")
+@pytest.mark.parametrize("flags", [0, 0x800])
+def test_lzo_cut_anywhere(flags: int) -> None:
+    """Header, block head, block, end mark: wherever the stream ends too early, it is told."""
+    stream = lzop([(len(PLAIN), zlib.compress(PLAIN))], flags=flags, name=b"vmlinux")
+    for size in range(9, len(stream)):
+        with pytest.raises(NotAKernel, match="its last block is cut short"):
+            read(BzImage(stream[:size] + u32(len(PLAIN))).build())
+
+
+@pytest.mark.parametrize(
+    ("data", "container"),
+    [(pack("gzip", b""), "gzip"), (BzImage(b"").build(), "bzimage"), (PLAIN[:20], "elf"), (b"text", None), (b"", None)],
+)
+def test_a_guess_at_the_container(data: bytes, container: str | None) -> None:
+    assert guess(BytesSource("file", data)) == container
 
 
 def test_lzo_names_the_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

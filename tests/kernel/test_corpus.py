@@ -12,7 +12,8 @@ import pytest
 
 from elfwriter import entry_note, kernel
 from kernel import refusals
-from kernel.corpus import CASES, DRAFT_C_NOTES, Case
+from kernel.case import DRAFT_C_NOTES, Case
+from kernel.corpus import CASES
 from kernel.rules import RULES
 from pvh.abi import elfnote
 from pvh.kernel.oddities import draft_c

@@ -21,12 +21,11 @@ u64s = u32s | st.sampled_from((1 << 32, 1 << 63, (1 << 64) - 1, (1 << 64) - 0x10
 
 FEATURE_NOTE = note(10, b"!writable_page_tables|dom0|new\0")
 RECORDS = entry_note() + FEATURE_NOTE + note(17, b"\1\0\0\0") + note(11, b"yes\0") + note(19, b"\0\0\x20\0")
-SEEDS = [
+ELFS = [
     Elf((Load(), notes(RECORDS)), (Section(".symtab", bytes(48), 2, link=2), Section("n", RECORDS, 7)), bits).build()
     for bits in (32, 64)
 ]
-SEEDS += [BzImage(pack(codec, SEEDS[1])).build() for codec in CODECS]
-SEEDS += [pack("gzip", SEEDS[0])]
+SEEDS = [*ELFS, *(BzImage(pack(codec, ELFS[1])).build() for codec in CODECS), pack("gzip", ELFS[0])]
 
 
 def judge(data: bytes) -> None:
@@ -73,7 +72,7 @@ def test_any_damage(data: bytes, end: int, changes: list[tuple[int, int]]) -> No
 @given(st.sampled_from(CODECS), st.binary(max_size=600), u32s)
 def test_any_payload(codec: str, damage: bytes, promise: int) -> None:
     """The first bytes are right, so that the decoder runs; the promised size may be anything."""
-    stream = pack(codec, SEEDS[1])[:-4]
+    stream = pack(codec, ELFS[1])[:-4]
     keep = len(damage) * 7 % len(stream)
     judge(BzImage(stream[: max(8, keep)] + damage + min(promise, 1 << 22).to_bytes(4, "little")).build())
     judge(

@@ -93,7 +93,8 @@ def test_a_reader_serves_neighbours_from_one_read() -> None:
             return BytesSource.read(self, offset, count)
 
     reader = walker.Reader(Counting("kernel", bytes(range(256)) * 1024))
-    assert reader.read(0x100, 4) == reader.read(0x200, 4) == b"\0\1\2\3"
+    assert reader.read(0x100, 4) == reader.read(0x100, 4) == reader.read(0x200, 4) == b"\0\1\2\3"
+    assert reader.read(0x200, 0) == b""
     assert reader.read(0x100 + (1 << 16) - 4, 4) == b"\xfc\xfd\xfe\xff"
     assert len(calls) == 1
     assert reader.read(0x100 + (1 << 16) - 4, 5) == b"\xfc\xfd\xfe\xff\0"

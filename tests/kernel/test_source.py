@@ -55,7 +55,11 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     path.write_bytes(PLAIN)
     real = os.dup
     with path.open("rb") as stream:
-        monkeypatch.setattr(os, "dup", lambda fd: real(stream.fileno()) if fd == 0 else real(fd))
+
+        def dup(fd: int) -> int:
+            return real(stream.fileno() if fd == 0 else fd)
+
+        monkeypatch.setattr(os, "dup", dup)
         source = open_source("-")
     assert isinstance(source, BytesSource)
     assert (source.path, source.size) == ("standard input", len(PLAIN))

@@ -167,10 +167,12 @@ def unpack(codec: Codec, data: bytes, path: str, offset: int) -> bytes:
     try:
         out = codec.decode(data if codec is GZIP else data[:-4], promised)
     except Damaged as error:
-        raise _damaged(codec, path, offset, found=str(error)) from None
-    if len(out) != promised:
-        found = f"more than {promised} bytes" if len(out) > promised else f"{len(out)} bytes"
-        raise _damaged(codec, path, offset, found=found, wanted=f"{promised}, as its last four bytes say")
+        raise _damaged(codec, path, offset, str(error)) from None
+    wanted = f"{promised} bytes, as its last four bytes say"
+    if len(out) > promised:
+        raise _damaged(codec, path, offset, f"more than {promised} bytes", wanted)
+    if len(out) < promised:
+        raise _damaged(codec, path, offset, f"{len(out)} bytes", wanted)
     return out
 
 

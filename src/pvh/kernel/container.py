@@ -135,9 +135,12 @@ def _cut_short(source: Source, part: str, field: int, end: int) -> NotAKernel:
 
 
 def kernel_version(source: Source) -> str:
-    """Return the version text a bzImage's setup header points to, "" where there is none."""
+    """Return the version text a bzImage's setup header points to, "" where there is none.
+
+    A pointer of 0 means none; there, a jump follows, which is no ASCII.
+    """
     pointer = int.from_bytes(source.read(_KERNEL_VERSION, 2), "little")
-    text = source.read(pointer + _SECTOR, 512).split(b"\0")[0] if pointer else b""
+    text = source.read(pointer + _SECTOR, 512).split(b"\0")[0]
     return text.decode("latin-1").split(" ")[0] if text.isascii() else ""
 
 

@@ -111,8 +111,8 @@ def _cut_short(source: Source, what: str, end: int) -> NotAKernel:
 
 def _rows(source: Source, layout: struct.Struct, offset: int, stride: int, count: int) -> Iterator[tuple[int, ...]]:
     """Yield a table's rows; they lie stride bytes apart, whatever size the class gives a row, as libelf strides."""
-    table = source.read(offset, stride * (count - 1) + layout.size) if count else b""
-    table = table.ljust(stride * max(0, count - 1) + layout.size, b"\0")
+    size = max(0, stride * (count - 1) + layout.size)
+    table = source.read(offset, size).ljust(size, b"\0")
     for index in range(count):
         yield layout.unpack_from(table, index * stride)
 

@@ -47,11 +47,9 @@ def supported_features(words: tuple[int, ...]) -> int:
 
 
 def fold(notes: Iterable[Note]) -> Features:
-    """Return what all the Xen notes say together: each note adds bits."""
+    """Return what all the notes say together: each adds bits. Only Xen's have a text or a tuple at these numbers."""
     supported = required = 0
     for note in notes:
-        if note.owner != elfnote.OWNER:
-            continue
         if note.type == elfnote.FEATURES and isinstance(note.value, str):
             said = parse_features(note.value)
             supported |= said.supported

@@ -7,6 +7,8 @@ xc_try_lzo1x_decode). Big-endian, unlike all else here.
 from __future__ import annotations
 
 import struct
+from importlib import import_module
+from typing import Any
 
 from pvh.errors import NotAKernel
 from pvh.kernel.codec import Damaged
@@ -24,7 +26,7 @@ def decompress(data: bytes, size: int) -> bytes:
     Raises Damaged, or NotAKernel when python-lzo is not installed.
     """
     try:
-        import lzo
+        lzo: Any = import_module("lzo")  # optional, untyped, and needed by few kernels
     except ImportError:
         raise NotAKernel(
             "its payload is compressed with LZO, which needs an optional library",

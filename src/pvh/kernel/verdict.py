@@ -41,12 +41,11 @@ def entry_missing(kernel: Kernel) -> Finding | None:
     if kernel.entry is not None:
         return None
     found, hint = advice.no_entry(kernel)
-    note = kernel.note(elfnote.PHYS32_ENTRY)
     return Finding(
         "phys32-entry-missing",
         "has no PVH entry point: no Xen note PHYS32_ENTRY (18)",
         "PHYS32_ENTRY",
-        note.offset if note else None,
+        _offset(kernel, elfnote.PHYS32_ENTRY),
         found,
         "a note of owner `Xen`, type 18, with the 32-bit physical entry address",
         hint,
@@ -117,12 +116,11 @@ def entry_outside(kernel: Kernel) -> Finding | None:
     """Refuse an entry outside the image. An entry just behind it passes, as in libelf."""
     if kernel.entry is None or not kernel.loads or kernel.start <= kernel.entry <= kernel.end:
         return None
-    note = kernel.note(elfnote.PHYS32_ENTRY)
     return Finding(
         "entry-outside",
         "has an entry outside its own image",
         "PHYS32_ENTRY",
-        note.offset if note else None,
+        _offset(kernel, elfnote.PHYS32_ENTRY),
         f"{kernel.entry:#x}",
         f"{kernel.start:#x} to {kernel.end:#x}",
         "give the physical address: the virtual one less the offset between p_vaddr and p_paddr",
@@ -230,6 +228,12 @@ def beyond_file(kernel: Kernel) -> Finding | None:
                 "get the file again",
             )
     return None
+
+
+def _offset(kernel: Kernel, number: int) -> int | None:
+    """Return where the Xen note of a number is in the ELF file."""
+    note = kernel.note(number)
+    return note.offset if note else None
 
 
 RULES: tuple[Rule, ...] = (
