@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Run guests on real Xen, on any machine: Debian's hypervisor and dom0 inside a QEMU that emulates AMD's SVM.
+
+    python tools/oracle/run.py [--logs DIR] [--timeout S] GUEST[,vcpus=N][,memory=MIB][,cmdline=TEXT][,...]...
+
+All guests run in one boot, one after the other, each created paused by `xl create` with type="pvh" and looked at before
+its first instruction. Per guest: a raw log in DIR (default tests/oracle/logs), and a line on standard output.
+Status 1: a guest left no log. 2: Xen or dom0 failed; its console is shown. 124: it was not done in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from tools.nested import cpio  # noqa: E402 - run as a file, this folder's grandparent is not on the path
+from tools.oracle import dom0, job  # noqa: E402
+
+LOGS = ROOT / "tests" / "oracle" / "logs"
+TIMED_OUT = 124
+BROKEN = 2
+DONE = 1  # isa-debug-exit turns a written 0 into this
+
+# SMAP and SMEP make dom0 page-fault, MONITOR gives Xen #GP when idle, RDTSCP and XSAVE trouble guests: all of it TCG's.
+CPU = "EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp,-xsave,-avx,-avx2"
+MEMORY = 2048  # MiB; Xen keeps what dom0 does not get for the guests
+XEN_WORDS = (
+    "com1=115200,8n1 console=com1 cpuidle=0 dom0_mem=512M,max:512M dom0_max_vcpus=1 loglvl=all guest_loglvl=all"
+    " conring_size=1m"
+)
+LINUX_WORDS = "console=hvc0 quiet mitigations=off"
+
+
+class Failed(Exception):
+    """The machine below the guests failed: the text says how; status is ours."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What one boot left: the tar archives, in one stream; Xen's console; how long it took, in seconds."""
+
+    stream: bytes
+    console: str
+    seconds: float
+
+
+def command(folder: Path) -> list[str]:
+    """Return QEMU's command line; its files lie in `folder`: initramfs, and what the serial ports will say."""
+    modules = f"{dom0.kernel()} {LINUX_WORDS},{folder / 'initramfs'}"
+    return [
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", CPU, "-m", str(MEMORY), "-nodefaults", "-display", "none"),
+        *("-no-reboot", "-kernel", str(dom0.xen()), "-append", XEN_WORDS, "-initrd", modules),
+        *("-serial", f"file:{folder / 'console'}", "-serial", f"file:{folder / 'results'}"),
+        *("-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
+    ]
+
+
+def boot(jobs: list[job.Job], timeout: float) -> Boot:
+    """Boot once and run the guests. Raises Failed."""
+    with tempfile.TemporaryDirectory(prefix="pvh-oracle-") as name:
+        folder = Path(name)
+        (folder / "initramfs").write_bytes(dom0.base() + cpio.archive(job.entries(jobs)))
+        begin = time.monotonic()
+        text = ""
+        try:
+            # QEMU says on standard error which features of the model it cannot emulate: none matters here.
+            done = subprocess.run(
+                command(folder),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=timeout,
+                check=False,
+                preexec_fn=lambda: os.nice(5),
+            )
+            text = "" if done.returncode == DONE else f"QEMU ended with {done.returncode}: {done.stderr.decode()}"
+            status = BROKEN
+        except FileNotFoundError:
+            raise Failed("qemu-system-x86_64 is not on PATH: tools/obtain.py --command installs it", BROKEN) from None
+        except subprocess.TimeoutExpired:
+            text, status = f"not done after {timeout:g} s", TIMED_OUT
+        console = (folder / "console").read_text(encoding="utf-8", errors="replace")
+        if text:
+            raise Failed(f"{text}\noracle: the console said:\n{console}", status)
+        return Boot((folder / "results").read_bytes(), console, time.monotonic() - begin)
+
+
+def unpack(stream: bytes) -> dict[str, str]:
+    """Return the files of tar archives that follow one another, by path."""
+    files: dict[str, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(stream), ignore_zeros=True) as archive:
+        for member in archive:
+            source = archive.extractfile(member)
+            if source is not None:
+                text = source.read().decode("utf-8", errors="backslashreplace")
+                files[member.name.removeprefix("./")] = text.replace("\r", "").rstrip("\n") + "\n"
+    return files
+
+
+def logs(jobs: list[job.Job], done: Boot, facts: dict[str, str]) -> list[job.Log]:
+    """Return each guest's log, in order."""
+    files = unpack(done.stream)
+    xen = re.search(r"Xen version (.*)", done.console)
+    versions = {"xen": xen[1].strip() if xen else "unknown", "dom0": files.get("versions", "unknown").strip()}
+    found: list[job.Log] = []
+    for number, one in enumerate(jobs, 10):
+        parts = {name: files[f"{number}/{name}"] for name in job.PARTS if files.get(f"{number}/{name}")}
+        found.append(job.Log({"guest": one.word, "sha256": one.digest} | facts | versions, parts))
+    return found
+
+
+def describe(words: list[str]) -> dict[str, str]:
+    """Return the facts that all guests of a boot share."""
+    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "command": " ".join(["python tools/oracle/run.py", *words]),
+        "qemu": f"{qemu.stdout.splitlines()[0]}; -accel tcg -cpu {CPU} -m {MEMORY}",
+        "xen command line": XEN_WORDS,
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Run the tool."""
+    parser = argparse.ArgumentParser(prog="run.py", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--logs", type=Path, default=LOGS, metavar="DIR", help="where the raw logs go")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for everything")
+    parser.add_argument("--console", action="store_true", help="show what Xen and dom0 said, too")
+    parser.add_argument("guests", nargs="+", metavar="GUEST[,KEY=VALUE]...")
+    options = parser.parse_args(argv)
+    try:
+        jobs = [job.parse(word) for word in options.guests]
+        done = boot(jobs, options.timeout)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except Failed as error:
+        print(f"oracle: {error}", file=sys.stderr)
+        return error.status
+    if options.console:
+        print(done.console, file=sys.stderr)
+    options.logs.mkdir(parents=True, exist_ok=True)
+    silent = 0
+    for one, log in zip(jobs, logs(jobs, done, describe(options.guests)), strict=True):
+        (options.logs / f"{one.name}.log").write_text(log.text(), encoding="utf-8")
+        silent += not log.parts
+        print(f"{one.name}: {len(log.said())} lines, shutdown reason {log.reason}")
+    print(f"{len(jobs)} guests in {done.seconds:.1f} s", file=sys.stderr)
+    return 1 if silent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
