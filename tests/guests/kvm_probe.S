@@ -1,3 +1,4 @@
+# build: kvm_probe.elf 64 kvm.ld
 # What a KVM must execute before `--engine auto` trusts it. Linked at 0x1000; check n begins at 0x1000 + 64 n and ends
 # with a byte to port 0xf4: 1, it works. pvh.engines.kvm.probe holds the bytes and prepares tables, stack and mode.
 

@@ -42,7 +42,7 @@ class Reply:
 
 
 class ScriptedVcpu:
-    """A processor that reports its script. Without one it waits, as an application processor does for INIT."""
+    """A processor that reports its script. One without a script, and any but the first at its end, waits as in HLT."""
 
     def __init__(self, index: int, vm: ScriptedVm, steps: Sequence[Step]) -> None:
         """Start at the script's beginning, in reset."""
@@ -63,11 +63,12 @@ class ScriptedVcpu:
         return self._state
 
     def run(self, sink: Sink) -> None:
-        """Report steps until kicked, or shut down. Where the script ends without an ending, that is a Broken exit."""
-        if self._waits:
-            self._kicked.wait()
+        """Report steps until kicked, or shut down. Where vCPU 0's script ends without an ending, that is a Broken exit."""
         while not self._kicked.is_set() and not self._ended:
-            step = next(self._steps, None)
+            step = None if self._waits else next(self._steps, None)
+            if step is None and (self._waits or self.index):
+                self._kicked.wait()
+                break
             if step is None:
                 step = Broken("the script ended, and the guest had not")
             if isinstance(step, CpuState):

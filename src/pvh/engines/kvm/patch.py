@@ -24,6 +24,7 @@ _PF_X = 1
 _SHT_PROGBITS = 1
 _SHF_EXECINSTR = 1 << 2
 _SWEEP = range(16, 64, 3)  # how far before the bytes the sweeps start
+_LONGEST = 15  # bytes of an x86 instruction
 _MAJORITY = (
     0.75  # of them must come upon the bytes as an instruction; in Debian's kernels 0.9 and more do, or under 0.3
 )
@@ -91,7 +92,7 @@ class _Disassembler:
             import capstone  # 20 ms, and most small guests have no candidate
         except ImportError:
             raise EngineError(
-                "this KVM does not pass hypercalls on, and finding them in the kernel's code needs the capstone package",
+                "this KVM does not pass hypercalls on, and finding them in the kernel needs the capstone package",
                 hint="pip install capstone, use --engine emulator, or --no-patch if the kernel uses the hypercall page",
             ) from None
         self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
@@ -100,7 +101,7 @@ class _Disassembler:
     def at(self, ram: GuestRam, gpa: int, code: Span) -> bool:
         """Tell whether an instruction begins at gpa, most sweeps agreeing. None starts before the code does."""
         furthest = min(max(_SWEEP), gpa - code[0])
-        window = ram.read(gpa - furthest, furthest + len(VMCALL)) or b""
+        window = ram.read(gpa - furthest, min(furthest + _LONGEST, code[1] - gpa + furthest)) or b""
         starts = [furthest - back for back in _SWEEP if back <= furthest] or [0]
         hits = sum(self._meets(window[start:], furthest - start) for start in starts)
         return hits >= _MAJORITY * len(starts)

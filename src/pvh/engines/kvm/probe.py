@@ -87,7 +87,7 @@ def run_probe(dev: int, *, until_failure: bool = False, timed: bool = True) -> P
     _fill(ram)
     vm = make_vm(dev, ram)
     try:
-        vcpu = KvmVcpu(0, Surroundings(vm, run_size(dev), Sites(), ()))
+        vcpu = KvmVcpu(0, Surroundings(vm, run_size(dev), ram, Sites(), ()))
         vcpu.set_cpuid(table)
         tsc_khz = vcpu.tsc_khz
         checks: list[Check] = []

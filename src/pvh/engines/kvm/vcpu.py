@@ -13,6 +13,7 @@ from functools import partial
 
 from pvh.abi.x86 import MSR_TSC
 from pvh.build.cpu_state import CpuState
+from pvh.build.ram import GuestRam
 from pvh.engines.exits import (
     Broken,
     Halt,
@@ -38,10 +39,11 @@ _MASK64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the vCPUs of a guest share: the VM's descriptor, the size of kvm_run, hypercall sites, the guest's files."""
+    """What the vCPUs of a guest share: the VM's descriptor, the size of kvm_run, memory, hypercall sites, files."""
 
     vm: int
     run_size: int
+    ram: GuestRam
     sites: Sites
     files: tuple[FileSource, ...]
 
@@ -137,13 +139,16 @@ class KvmVcpu:
 
     def _host_failed(self, error: OSError) -> None:
         if error.errno == errno.EFAULT:
-            changed = [source.path for source in self._around.files if source.changed()]
-            raise EngineError(
-                "guest memory vanished while the guest ran: a file that is mapped into it was cut short",
-                path=changed[0] if changed else None,
-                hint="do not change the files of a running guest, or use --copy",
-            ) from None
+            raise self._memory_vanished() from None
         raise EngineError(f"KVM cannot run vCPU {self._index}: {os.strerror(error.errno or 0).lower()}") from None
+
+    def _memory_vanished(self) -> EngineError:
+        changed = [source.path for source in self._around.files if source.changed()]
+        return EngineError(
+            "guest memory vanished while the guest ran: a file that is mapped into it was cut short",
+            path=changed[0] if changed else None,
+            hint="do not change the files of a running guest, or use --copy",
+        )
 
     def kick(self) -> None:
         """Make run() return between two instructions, I/O in progress completed; from any thread."""
@@ -179,7 +184,7 @@ class KvmVcpu:
         return True
 
     def _at_site(self) -> bool:
-        """Tell whether the OUT is one of ours. RIP is on it, or behind it where KVM emulates it: tried as last found."""
+        """Tell whether the OUT is ours. RIP is on it, or behind it where KVM emulates it: tried as last found."""
         rip = registers.code_base(self._run, kvm.RUN_SREGS) + kvm.U64.unpack_from(self._run, kvm.RUN_RIP)[0]
         for behind in self._behind:
             if self._physical(rip - behind & _MASK64) in self._around.sites:
@@ -222,6 +227,8 @@ class KvmVcpu:
 
     def _mmio(self, sink: Sink) -> bool:
         address, data, size, is_write = kvm.RUN_MMIO.unpack_from(self._run, kvm.RUN_UNION)
+        if self._around.ram.block(address, size):
+            raise self._memory_vanished()  # KVM gives EFAULT; a software KVM takes RAM it cannot touch for a device
         if is_write:
             sink(MmioWrite(address, size, int.from_bytes(data[:size], "little")))
         else:

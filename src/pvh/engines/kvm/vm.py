@@ -67,7 +67,7 @@ class KvmVm:
         try:
             if image.plan.options.platform == "xen":
                 self._see_hypercalls(dev, image, tables[0])
-            around = Surroundings(self._fd, run_size(dev), self._sites, image.files)
+            around = Surroundings(self._fd, run_size(dev), image.ram, self._sites, image.files)
             for index, table in enumerate(tables):
                 self._vcpus.append(KvmVcpu(index, around))
                 self._vcpus[index].set_cpuid(cpuid.pack(table))
