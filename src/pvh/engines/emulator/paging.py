@@ -6,16 +6,19 @@ TSS, stack frames of exceptions, instruction bytes - is walked here (Intel SDM v
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from pvh.abi import x86
 from pvh.build.ram import GuestRam
 from pvh.engines.emulator.registers import Registers
 
+_QUAD = struct.Struct("<Q")
 _PRESENT, _WRITABLE, _USER, _ACCESSED, _DIRTY, _LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 _ERROR_P, _ERROR_W, _ERROR_RSVD = 1, 2, 8
 _FRAME = 0x000F_FFFF_FFFF_F000
 _NX = 1 << 63
+_UNCANONICAL = 0xFFFF << 48
 # MAXPHYADDR is 40 in this engine.
 _RESERVED_HIGH = _FRAME & ~((1 << 40) - 1)
 _PSE36_RESERVED = 1 << 21
@@ -37,9 +40,14 @@ class LinearMemory:
     def __init__(self, ram: GuestRam, registers: Registers) -> None:
         self._ram = ram
         self._registers = registers
+        block = ram.blocks[0]
+        self._lowest = block.view if block.gpa == 0 else memoryview(b"")
+        self._fetching = False
 
     def read(self, address: int, size: int) -> bytes:
         """Return bytes; raise GuestFault (#PF, or #GP for an address that is not canonical)."""
+        if address % x86.PAGE_SIZE + size <= x86.PAGE_SIZE:
+            return self._ram.read(self.translate(address, write=False), size) or b"\xff" * size
         pieces = [
             self._ram.read(gpa, count) or b"\xff" * count for gpa, count in self._pieces(address, size, write=False)
         ]
@@ -51,29 +59,31 @@ class LinearMemory:
 
     def write(self, address: int, data: bytes) -> None:
         """Store bytes; raise GuestFault before the first is stored."""
+        if address % x86.PAGE_SIZE + len(data) <= x86.PAGE_SIZE:
+            self._ram.write(self.translate(address, write=True), data)
+            return
         at = 0
         for gpa, count in list(self._pieces(address, len(data), write=True)):
             self._ram.write(gpa, data[at : at + count])
             at += count
 
     def peek(self, address: int, size: int) -> bytes:
-        """Return the bytes that can be read at an address, up to size: instruction bytes, at most two pages."""
+        """Return the bytes of an instruction at an address, up to size, as far as they can be fetched."""
         room = x86.PAGE_SIZE - address % x86.PAGE_SIZE
+        data = b""
+        self._fetching = True
         try:
-            if size <= room:
-                return self.read(address, size)
-            head = self.read(address, room)
+            data = self.read(address, min(size, room))
+            if size > room:
+                data += self.read(address + room, size - room)
         except GuestFault:
-            return b""
-        try:
-            return head + self.read(address + room, size - room)
-        except GuestFault:
-            return head
+            pass  # what is there is enough, or the processor could not have come here
+        finally:
+            self._fetching = False
+        return data
 
     def _pieces(self, address: int, size: int, *, write: bool) -> Iterator[tuple[int, int]]:
-        mask = 2**64 - 1 if self._registers.long_mode else 2**32 - 1
         while size > 0:
-            address &= mask
             count = min(size, x86.PAGE_SIZE - address % x86.PAGE_SIZE)
             yield self.translate(address, write=write), count
             address += count
@@ -82,15 +92,52 @@ class LinearMemory:
     def translate(self, address: int, *, write: bool) -> int:
         """Walk the page tables as a supervisor access, setting accessed and dirty bits; raise GuestFault."""
         registers = self._registers
-        if not registers.cr(0) & x86.CR0_PG:
-            return address
         if registers.long_mode:
+            address &= 2**64 - 1
+            gpa = self._quick_walk(address, write=write)
+            if gpa is not None:
+                return gpa
             if (address + (1 << 47)) >> 48 & 0xFFFF:
                 raise GuestFault(x86.GP, 0)
             return self._walk(address, 4, write=write)
+        address &= 2**32 - 1
+        if not registers.cr(0) & x86.CR0_PG:
+            return address
         if registers.cr(4) & x86.CR4_PAE:
             return self._walk(address, 3, write=write)
         return self._walk_32(address, write=write)
+
+    def _quick_walk(self, address: int, *, write: bool) -> int | None:
+        """Walk four levels where nothing is unusual: an answer, or None for the thorough walk to decide."""
+        cr3, cr4 = self._registers.cr3_cr4
+        entry: int
+        quad, view = _QUAD.unpack_from, self._lowest
+        try:
+            (top,) = quad(view, cr3 & _FRAME | address >> 36 & 0xFF8)
+            (entry,) = quad(view, top & _FRAME | address >> 27 & 0xFF8)
+            every, some, offset = top & entry, top | entry, 0x3FFFFFFF
+            if not entry & _LARGE:
+                (entry,) = quad(view, entry & _FRAME | address >> 18 & 0xFF8)
+                every, some, offset = every & entry, some | entry, 0x1FFFFF
+                if not entry & _LARGE:
+                    (entry,) = quad(view, entry & _FRAME | address >> 9 & 0xFF8)
+                    every, some, offset = every & entry, some | entry, 0xFFF
+        except struct.error:
+            return None
+        wanted = _PRESENT | _ACCESSED | (_WRITABLE if write else 0)
+        # A first write, an address that is not canonical, reserved bits, NX without EFER.NX, SMAP: for the other walk.
+        if (
+            every & wanted != wanted
+            or (write and not entry & _DIRTY)
+            or address + (1 << 47) & _UNCANONICAL
+            or some & _RESERVED_HIGH
+            or top & _LARGE
+            or entry & offset & _FRAME & ~0x1FFF
+            or (some & _NX and not self._registers.efer & x86.EFER_NX)
+            or (every & _USER and cr4 & x86.CR4_SMAP)
+        ):
+            return None
+        return entry & _FRAME & ~offset | address & offset
 
     def _entry(self, gpa: int, size: int) -> int:
         data = self._ram.read(gpa, size)
@@ -155,8 +202,8 @@ class LinearMemory:
         registers = self._registers
         if write and not rights & _WRITABLE and registers.cr(0) & x86.CR0_WP:
             self._fault(address, _ERROR_P, write=write)
-        # SMAP has no override for implicit accesses (SDM vol. 3, 4.6.1).
-        if rights & _USER and registers.cr(4) & x86.CR4_SMAP:
+        # SMAP has no override for implicit accesses, and does not concern fetches (SDM vol. 3, 4.6.1).
+        if rights & _USER and registers.cr(4) & x86.CR4_SMAP and not self._fetching:
             self._fault(address, _ERROR_P, write=write)
 
     def _mark_all(self, used: list[tuple[int, int]], size: int, *, write: bool) -> None:

@@ -17,6 +17,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _ALL_GPRS = struct.Struct("<16Q")
 _SEGMENT = struct.Struct("<IxxxxQII")
+_PAIR = struct.Struct("<QQ")
 _TABLE = struct.Struct("<QI")
 _M64 = 2**64 - 1
 
@@ -86,6 +87,12 @@ class Registers:
     def cr(self, index: int) -> int:
         """Return CR0, CR2, CR3 or CR4."""
         return int(_U64.unpack_from(self._bytes, self._at.cr + 8 * index)[0])
+
+    @property
+    def cr3_cr4(self) -> tuple[int, int]:
+        """CR3 and CR4 together: a page walk needs both."""
+        cr3, cr4 = _PAIR.unpack_from(self._bytes, self._at.cr + 24)
+        return cr3, cr4
 
     def set_cr2(self, value: int) -> None:
         """Set CR2. The other control registers have side effects: write them through the handle."""
