@@ -8,11 +8,11 @@ as it would run now.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
 
 from pvh.build.linear import LinearFault, LinearMemory
+from pvh.record import dataclass
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState

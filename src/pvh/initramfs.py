@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from pvh.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from pvh.build.cpu_state import CpuState
+from pvh.record import dataclass
 
 Ending = Literal[
     "poweroff", "exit-port", "reboot", "suspend", "crash", "triple-fault", "deadline", "hang", "engine", "interrupted"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from pvh.errors import NotAKernel
 from pvh.kernel import elf
 from pvh.kernel.record import Kernel, Segment
 from pvh.kernel.source import Source
+from pvh.record import dataclass
 
 MOST_SYMBOLS = 1 << 20  # Linux with everything built in has a quarter of it
 LONGEST_NAME = 128

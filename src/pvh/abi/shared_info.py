@@ -1,6 +1,6 @@
 """shared_info, vcpu_info and vcpu_time_info (xen/include/public/xen.h, arch-x86/xen*.h). Offsets in bytes."""
 
-from dataclasses import dataclass
+from pvh.record import dataclass
 
 VCPU_INFO_SIZE = 64
 VCPU_INFO_SLOTS = 32

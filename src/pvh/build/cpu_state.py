@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvh.abi import x86
+from pvh.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvh.build.cpu_state import CpuState
 from pvh.build.ram import GuestRam
 from pvh.kernel.source import FileSource
 from pvh.plan.record import Plan
+from pvh.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ that describe 2^48 bytes in one page, so the walk is bounded, and says when it m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pvh.abi import x86
 from pvh.build.cpu_state import CpuState
 from pvh.build.ram import GuestRam
+from pvh.record import dataclass
 
 _PRESENT = 1 << 0
 _LARGE = 1 << 7

@@ -6,10 +6,10 @@ import ctypes
 import mmap
 import os
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pvh.errors import EngineError
+from pvh.record import dataclass
 
 if TYPE_CHECKING:
     from pvh.build.sigbus import Guard

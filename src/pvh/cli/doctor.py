@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 
 from pvh.engines.kvm.device import DEVICE, open_device
@@ -13,6 +13,7 @@ from pvh.engines.kvm.hypercall_page import intercepted
 from pvh.engines.kvm.probe import Check, run_probe
 from pvh.engines.select import choose
 from pvh.errors import EngineError, NoEngine, PvhError
+from pvh.record import dataclass
 
 # What a codec is imported from, and how to get that.
 _CODECS = (

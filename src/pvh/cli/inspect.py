@@ -6,7 +6,6 @@ import argparse
 import os
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pvh.abi import elfnote
 from pvh.errors import NotAKernel
@@ -17,6 +16,7 @@ from pvh.kernel.oddities import draft_c
 from pvh.kernel.read import read_source
 from pvh.kernel.record import Finding, Kernel, Note, Segment
 from pvh.kernel.source import Source, open_source
+from pvh.record import replace
 
 _DESCRIPTION = "Say what a file is, and whether it boots by Xen's HVM direct boot ABI (PVH)."
 _STATUS = "exit status: 0 bootable, 20 refused, 2 wrong usage or unreadable file"

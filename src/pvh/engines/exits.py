@@ -7,7 +7,8 @@ PortIn, MmioRead, Hypercall, MsrRead: an unsigned integer. MsrRead and MsrWrite:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from pvh.record import dataclass
 
 
 @dataclass(slots=True)

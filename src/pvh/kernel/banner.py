@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pvh.abi import elfnote
 from pvh.kernel.record import Kernel
 from pvh.kernel.source import Source
+from pvh.record import replace
 
 _START = b"Linux version "  # init/version-timestamp.c, linux_banner
 _CHUNK = 1 << 20

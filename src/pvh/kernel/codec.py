@@ -11,9 +11,9 @@ allowed more than one byte beyond the promise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pvh.errors import NotAKernel
+from pvh.record import dataclass
 
 # The most libxenguest unpacks, in bytes (xenguest.h, XC_DOM_DECOMPRESS_MAX).
 LIMIT = 1 << 30

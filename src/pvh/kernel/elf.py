@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pvh.errors import NotAKernel
 from pvh.kernel.record import Segment
 from pvh.kernel.source import Source
+from pvh.record import dataclass
 
 MAGIC = b"\x7fELF"
 PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4

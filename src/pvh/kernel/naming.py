@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvh.kernel.source import Source
+from pvh.record import dataclass
 
 _WINDOW = 0x8800  # reaches the volume descriptor of an ISO image
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from pvh.abi import elfnote
 from pvh.kernel import elf
 from pvh.kernel.record import Finding, Note, NoteValue, Segment
 from pvh.kernel.source import Source
+from pvh.record import dataclass, field
 
 _RECORD = struct.Struct("<III")
 _CHUNK = 1 << 16

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pvh.abi import elfnote
 from pvh.kernel import elf, oddities, verdict
 from pvh.kernel.container import open_container
@@ -11,6 +9,7 @@ from pvh.kernel.features import fold
 from pvh.kernel.notes import read_notes
 from pvh.kernel.record import Kernel, Layer, Note, Relocation, Segment
 from pvh.kernel.source import Source, open_source
+from pvh.record import replace
 
 
 def read_kernel(path: str) -> Kernel:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from pvh.kernel.source import Source
+from pvh.record import dataclass, field
 
 NoteValue = int | str | tuple[int, ...] | None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from pvh.errors import UsageError
+from pvh.record import dataclass, field
 
 # What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.
 STREAM_LIMIT = 1 << 30

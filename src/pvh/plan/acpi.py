@@ -8,10 +8,10 @@ management hardware either, and says so (hardware-reduced ACPI).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from pvh.plan import aml, layout
 from pvh.plan.options import Platform
+from pvh.record import dataclass
 
 _HEADER = "<4sIBB6s8sI4sI"
 _IDENTITY = (b"Xen", b"HVM", 0, b"HVML", 0)  # OEM id, OEM table id, OEM revision, creator id, creator revision

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvh.abi import elfnote, features
 from pvh.kernel.record import Kernel
 from pvh.plan import acpi, layout
 from pvh.plan.memory_map import Span, identity_page_directory
 from pvh.plan.options import BootOptions
 from pvh.plan.record import LiteralBytes, Range
+from pvh.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ paths in the Xen tree: xenguest.h is tools/include/xenguest.h, hvm/e820.h is xen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.record import dataclass
 
 if TYPE_CHECKING:
     from pvh.plan.record import RangeKind

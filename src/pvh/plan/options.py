@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from pvh.record import dataclass
 
 Abi = Literal["v1", "v0", "draft-c"]
 Platform = Literal["xen", "bare"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from pvh.abi.start_info import MEMMAP_TYPE_RAM
 from pvh.kernel.record import Kernel
 from pvh.kernel.source import Source
 from pvh.plan.options import BootOptions
+from pvh.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pvh.abi.start_info import MEMMAP_TYPE_RAM
 from pvh.plan.record import Plan
+from pvh.record import dataclass
 
 # Less than this between two ranges is alignment (16 bytes for ACPI tables, 8 in the start_info segment).
 _ALIGNMENT = 16

@@ -10,13 +10,13 @@ here the segment is as long as it must be.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
 
 from pvh.abi import start_info as abi
 from pvh.errors import UsageError
 from pvh.plan import layout
 from pvh.plan.options import BootOptions
 from pvh.plan.record import Content, LiteralBytes, PlacedModule, Range, StartInfo
+from pvh.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pvh.abi import cpuid as abi
 from pvh.engines.engine import CpuidEntry, CpuidTable
+from pvh.record import replace
 from pvh.xen.clock import scale
 from pvh.xen.version import MAJOR, MINOR
 

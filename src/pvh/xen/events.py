@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pvh.abi import shared_info as abi
+from pvh.record import dataclass
 from pvh.xen import atomics
 
 if TYPE_CHECKING:

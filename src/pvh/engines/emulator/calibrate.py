@@ -8,13 +8,13 @@ bytes: one that is not found in exactly one place in both makes the engine refus
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from pvh.abi import x86
 from pvh.build.cpu_state import CpuState, SegmentRegister, TableRegister
 from pvh.engines.emulator import libunicorn as uc
 from pvh.engines.emulator.vmcb import CODE, EMPTY_PAGE, EXIT_EXCEPTION, HOST_SAVE_ADDRESS, SYSCALL_MSRS, Scratch
 from pvh.errors import EngineError
+from pvh.record import dataclass
 
 # hflags: the library's summary of mode bits. Public in QEMU's target/i386/cpu.h since 2003.
 HF_CPL = 3

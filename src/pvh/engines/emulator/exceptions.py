@@ -7,13 +7,12 @@ AMD APM vol. 2 chapter 8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvh.abi import x86
 from pvh.build.cpu_state import SegmentRegister
 from pvh.engines.emulator import descriptors
 from pvh.engines.emulator.paging import GuestFault, LinearMemory
 from pvh.engines.emulator.registers import CS, DS, ES, FS, GS, RSP, SS, Registers
+from pvh.record import dataclass
 
 HARDWARE = 0
 SOFTWARE = 1

@@ -7,13 +7,12 @@ vol. 3, IN and OUT.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pvh.abi import x86
 from pvh.engines.emulator.decode import decode
 from pvh.engines.emulator.exceptions import Event, fault
 from pvh.engines.emulator.paging import GuestFault, LinearMemory
 from pvh.engines.emulator.registers import RAX, Registers
+from pvh.record import dataclass
 
 _TSS_TYPES = frozenset({9, 11})
 _IO_MAP_BASE = 0x66

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from struct import Struct
 
 from pvh.engines.engine import CpuidEntry, CpuidTable
 from pvh.engines.kvm import ioctl as kvm
 from pvh.errors import EngineError
+from pvh.record import replace
 
 _HEADER = Struct("<II")  # nent, padding
 _ENTRY = Struct("<7I12x")  # function, index, flags, eax, ebx, ecx, edx

@@ -8,11 +8,10 @@ Limits of the port write: at CPL above IOPL it is #GP, where Xen answers -EPERM.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.ram import GuestRam
 from pvh.engines.kvm import ioctl as kvm
+from pvh.record import dataclass, field
 
 # No PVH platform has a device here, and it is none of the ports that debug consoles or I/O delays use.
 PORT = 0xEA

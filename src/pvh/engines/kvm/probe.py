@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
 from struct import pack_into
 from time import perf_counter_ns
 
@@ -21,6 +20,7 @@ from pvh.engines.kvm.hypercall_page import Sites
 from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
 from pvh.engines.kvm.vm import make_vm, run_size
 from pvh.errors import EngineError
+from pvh.record import dataclass
 
 LOOP_NS = 300_000  # for 3000 instructions and an exit: 10 MIPS, where processors do 1000 and the emulator 100
 _PATIENCE = 1.0  # seconds until a guest that does not end is stopped

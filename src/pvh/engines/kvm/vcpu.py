@@ -7,7 +7,6 @@ import mmap
 import os
 from _thread import get_ident, get_native_id
 from collections.abc import Callable
-from dataclasses import dataclass
 from fcntl import ioctl
 from functools import partial
 
@@ -33,6 +32,7 @@ from pvh.engines.kvm import state as registers
 from pvh.engines.kvm.hypercall_page import OUT, PORT, Sites
 from pvh.errors import EngineError
 from pvh.kernel.source import FileSource
+from pvh.record import dataclass
 
 _MASK64 = (1 << 64) - 1
 
