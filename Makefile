@@ -20,7 +20,7 @@ MUTATED := kernel
 BOOT ?= --engine emulator --cmdline 'earlyprintk=xen console=hvc0'
 KERNEL ?=
 
-.PHONY: help setup boot specimens lint types test test-more bench accept clean
+.PHONY: help setup boot specimens lint types test test-more oracle bench accept clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -77,6 +77,11 @@ test-more: setup specimens ## browser, genuine KVM inside QEMU, mutations, other
 	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested'
 	for room in $(MUTATED); do $(BIN)/python tools/mutate.py $$room; done
 	$(BIN)/python -m tools.pythons
+
+oracle: setup ## real Xen inside QEMU: run our guests there, keep its logs, compare (1 minute)
+	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
+	$(BIN)/python tools/oracle/run.py
+	$(BIN)/pytest tests/oracle
 
 bench: setup ## start-up against QEMU's, interleaved, into bench/results
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86

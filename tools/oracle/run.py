@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Run guests on real Xen, on any machine: Debian's hypervisor and dom0 inside a QEMU that emulates AMD's SVM.
 
-    python tools/oracle/run.py [--logs DIR] [--timeout S] GUEST[,vcpus=N][,memory=MIB][,cmdline=TEXT][,...]...
+    python tools/oracle/run.py [--logs DIR] [--timeout S] [GUEST[,vcpus=N][,memory=MIB][,cmdline=TEXT][,...]...]
 
-All guests run in one boot, one after the other, each created paused by `xl create` with type="pvh" and looked at before
-its first instruction. Per guest: a raw log in DIR (default tests/oracle/logs), and a line on standard output.
+Without a guest it runs those of tests/oracle/guests.txt, which are what the tests compare. All run in one boot, one
+after the other, each created paused by `xl create` with type="pvh" and looked at before its first instruction.
+Per guest it leaves a raw log in DIR (default tests/oracle/logs), and prints a line.
 Status 1: a guest left no log. 2: Xen or dom0 failed; its console is shown. 124: it was not done in time.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -30,6 +32,7 @@ from tools.nested import cpio  # noqa: E402 - run as a file, this folder's grand
 from tools.oracle import dom0, job  # noqa: E402
 
 LOGS = ROOT / "tests" / "oracle" / "logs"
+GUESTS = ROOT / "tests" / "oracle" / "guests.txt"
 TIMED_OUT = 124
 BROKEN = 2
 DONE = 1  # isa-debug-exit turns a written 0 into this
@@ -78,27 +81,35 @@ def boot(jobs: list[job.Job], timeout: float) -> Boot:
         folder = Path(name)
         (folder / "initramfs").write_bytes(dom0.base() + cpio.archive(job.entries(jobs)))
         begin = time.monotonic()
-        text = ""
-        try:
-            # QEMU says on standard error which features of the model it cannot emulate: none matters here.
-            done = subprocess.run(
-                command(folder),
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=timeout,
-                check=False,
-                preexec_fn=lambda: os.nice(5),
-            )
-            text = "" if done.returncode == DONE else f"QEMU ended with {done.returncode}: {done.stderr.decode()}"
-            status = BROKEN
-        except FileNotFoundError:
-            raise Failed("qemu-system-x86_64 is not on PATH: tools/obtain.py --command installs it", BROKEN) from None
-        except subprocess.TimeoutExpired:
-            text, status = f"not done after {timeout:g} s", TIMED_OUT
-        console = (folder / "console").read_text(encoding="utf-8", errors="replace")
-        if text:
-            raise Failed(f"{text}\noracle: the console said:\n{console}", status)
-        return Boot((folder / "results").read_bytes(), console, time.monotonic() - begin)
+        failure = _run_qemu(command(folder), timeout)
+        console = folder / "console"
+        said = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
+        if failure:
+            raise Failed(f"{failure}\noracle: the console said:\n{said}", failure.status)
+        return Boot((folder / "results").read_bytes(), said, time.monotonic() - begin)
+
+
+def _run_qemu(words: list[str], timeout: float) -> Failed | None:
+    """Run QEMU to its end, at a lower priority; return what went wrong."""
+    try:
+        # It says on standard error which features of the model it cannot emulate: none matters here.
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            preexec_fn=lambda: os.nice(5),
+        )
+    except FileNotFoundError:
+        return Failed("qemu-system-x86_64 is not on PATH: tools/obtain.py --command installs it", BROKEN)
+    except subprocess.TimeoutExpired:
+        return Failed(f"not done after {timeout:g} s", TIMED_OUT)
+    return (
+        None
+        if done.returncode == DONE
+        else Failed(f"QEMU ended with {done.returncode}: {done.stderr.decode()}", BROKEN)
+    )
 
 
 def unpack(stream: bytes) -> dict[str, str]:
@@ -130,10 +141,16 @@ def describe(words: list[str]) -> dict[str, str]:
     qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "command": " ".join(["python tools/oracle/run.py", *words]),
+        "command": shlex.join(["python", "tools/oracle/run.py", *words]),
         "qemu": f"{qemu.stdout.splitlines()[0]}; -accel tcg -cpu {CPU} -m {MEMORY}",
         "xen command line": XEN_WORDS,
     }
+
+
+def usual_guests() -> list[str]:
+    """Return the words of guests.txt."""
+    lines = GUESTS.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def main(argv: list[str]) -> int:
@@ -142,10 +159,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--logs", type=Path, default=LOGS, metavar="DIR", help="where the raw logs go")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for everything")
     parser.add_argument("--console", action="store_true", help="show what Xen and dom0 said, too")
-    parser.add_argument("guests", nargs="+", metavar="GUEST[,KEY=VALUE]...")
+    parser.add_argument("guests", nargs="*", metavar="GUEST[,KEY=VALUE]...")
     options = parser.parse_args(argv)
     try:
-        jobs = [job.parse(word) for word in options.guests]
+        words = options.guests or usual_guests()
+        jobs = [job.parse(word) for word in words]
         done = boot(jobs, options.timeout)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -156,7 +174,7 @@ def main(argv: list[str]) -> int:
         print(done.console, file=sys.stderr)
     options.logs.mkdir(parents=True, exist_ok=True)
     silent = 0
-    for one, log in zip(jobs, logs(jobs, done, describe(options.guests)), strict=True):
+    for one, log in zip(jobs, logs(jobs, done, describe(words)), strict=True):
         (options.logs / f"{one.name}.log").write_text(log.text(), encoding="utf-8")
         silent += not log.parts
         print(f"{one.name}: {len(log.said())} lines, shutdown reason {log.reason}")

@@ -1,0 +1,131 @@
+"""tools/oracle without QEMU: the words it takes, what dom0 gets, what it makes of what dom0 sends."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tools.oracle import dom0, job, run
+
+from oracle.logs import NAMES, ROOT, log_of
+
+HELLO = "tests/guests/hello.elf"
+FACTS = {"date": "2026-11-25", "command": "python tools/oracle/run.py"}
+
+
+def archive(files: dict[str, str]) -> bytes:
+    """Return a tar archive, with the zeroes at its end that busybox writes."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return stream.getvalue()
+
+
+def boot(*archives: bytes) -> run.Boot:
+    return run.Boot(b"".join(archives), "(XEN) Xen version 4.17.7 (Debian)\n", 1.0)
+
+
+def test_a_word_names_a_guest_and_its_settings() -> None:
+    one = job.parse(f"{HELLO},name=x,vcpus=4,memory=64,cmdline=a b=c,ramdisk=LICENSE,seconds=9")
+    assert one == job.Job("x", Path(HELLO), 4, 64, "a b=c", Path("LICENSE"), 9)
+    assert job.parse(HELLO) == job.Job("hello", Path(HELLO))
+
+
+@pytest.mark.parametrize("word", [HELLO, f"{HELLO},name=x,vcpus=4,cmdline=a b=c", f"{HELLO},ramdisk=LICENSE,seconds=9"])
+def test_a_log_tells_the_word_it_was_made_by(word: str) -> None:
+    assert job.parse(word).word == word
+
+
+@pytest.mark.parametrize("setting", ["cpus=4", "vcpus=four", "name=a/b", 'cmdline="', "x"])
+def test_words_that_make_no_sense_are_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=r"setting|invalid literal|a name is"):
+        job.parse(f"{HELLO},{setting}")
+
+
+def test_dom0_gets_a_folder_for_each_guest() -> None:
+    jobs = [job.parse(str(ROOT / HELLO)), job.parse(f"{ROOT / HELLO},name=b,vcpus=2,ramdisk={ROOT / 'LICENSE'}")]
+    files = {entry.path: entry.content for entry in job.entries(jobs)}
+    assert (files["guests/10/name"], files["guests/11/name"]) == (b"hello\n", b"b\n")
+    assert files["guests/10/kernel"] == files["guests/11/kernel"] == (ROOT / HELLO).read_bytes()
+    assert files["guests/11/ramdisk"] == (ROOT / "LICENSE").read_bytes()
+    assert "guests/10/ramdisk" not in files
+    lines = files["guests/11/config"].decode().splitlines()
+    assert {'type = "pvh"', "vcpus = 2", 'ramdisk = "/guests/11/ramdisk"', 'on_crash = "preserve"'} <= set(lines)
+
+
+def test_archives_that_follow_one_another_become_logs() -> None:
+    jobs = [job.parse(str(ROOT / HELLO)), job.parse(f"{ROOT / HELLO},name=b")]
+    first = archive({"10/dmesg": "(XEN) x\n(d1) one\n(d1) \n(d1) two (d1) \\o/\n", "10/create": "made"})
+    second = archive({"11/end": "Name ID\nb 2 32 1 --p--- 0.1 uuid - -\n"})
+    a, b = run.logs(jobs, boot(archive({"versions": "Linux 6.1\n"}), first, second), FACTS)
+    assert a.said() == ["one", "", "two (d1) \\o/"]
+    assert a.reason is None
+    assert b.said() == []
+    assert b.reason is None
+    assert a.facts["xen"] == "4.17.7 (Debian)"
+    assert a.facts["dom0"] == "Linux 6.1"
+    assert list(a.parts) == ["create", "dmesg"]
+
+
+def test_the_reason_is_xls() -> None:
+    row = "Name ID Mem VCPUs State Time(s) UUID Reason-Code Security Label\nb 2 32 1 ---s-- 0.1 1234-5678 3 -\n"
+    assert job.Log({}, {"end": row}).reason == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_log_is_read_as_it_was_written(name: str) -> None:
+    assert job.read(log_of(name).text()) == log_of(name)
+
+
+def test_a_log_of_nothing_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run, "boot", lambda _jobs, _timeout: boot(archive({"versions": "Linux"})))
+    monkeypatch.setattr(run, "describe", lambda _words: FACTS)
+    assert run.main(["--logs", str(tmp_path), str(ROOT / HELLO)]) == 1
+
+
+@pytest.fixture
+def qemu(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that puts a shell script in QEMU's place; $0 is the folder of its files."""
+    monkeypatch.setattr(dom0, "base", lambda: b"")
+
+    def replace(script: str) -> None:
+        monkeypatch.setattr(run, "command", lambda folder: ["sh", "-c", script, os.fspath(folder)])
+
+    return replace
+
+
+def test_a_0_to_isa_debug_exit_ends_qemu_with_1_and_all_is_well(qemu: Callable[[str], None]) -> None:
+    qemu("echo said >$0/console; echo sent >$0/results; exit 1")
+    done = run.boot([], 5)
+    assert (done.console, done.stream) == ("said\n", b"sent\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "text"),
+    [
+        ("echo panic >$0/console; exit 5", run.BROKEN, "QEMU ended with 5: \noracle: the console said:\npanic"),
+        ("echo no such processor >&2; exit 3", run.BROKEN, "QEMU ended with 3: no such processor"),
+        ("echo booting >$0/console; exec sleep 60", run.TIMED_OUT, "not done after 0.5 s.*booting"),
+    ],
+)
+def test_any_other_end_is_a_failure_that_shows_the_console(
+    qemu: Callable[[str], None], script: str, status: int, text: str
+) -> None:
+    qemu(script)
+    with pytest.raises(run.Failed, match=f"(?s){text}") as caught:
+        run.boot([], 0.5)
+    assert caught.value.status == status
+
+
+def test_a_machine_without_qemu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dom0, "base", lambda: b"")
+    monkeypatch.setattr(run, "command", lambda _folder: ["/no/such/qemu"])
+    with pytest.raises(run.Failed, match="not on PATH"):
+        run.boot([], 5)
