@@ -85,8 +85,10 @@ def test_a_log_is_read_as_it_was_written(name: str) -> None:
 
 
 def test_a_log_of_nothing_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(run, "boot", lambda _jobs, _timeout: boot(archive({"versions": "Linux"})))
-    monkeypatch.setattr(run, "describe", lambda _words: FACTS)
+    def nothing(_jobs: list[job.Job], _timeout: float) -> run.Boot:
+        return boot(archive({"versions": "Linux"}))
+
+    monkeypatch.setattr(run, "boot", nothing)
     assert run.main(["--logs", str(tmp_path), str(ROOT / HELLO)]) == 1
 
 
@@ -96,7 +98,10 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     monkeypatch.setattr(dom0, "base", lambda: b"")
 
     def replace(script: str) -> None:
-        monkeypatch.setattr(run, "command", lambda folder: ["sh", "-c", script, os.fspath(folder)])
+        def command(folder: Path) -> list[str]:
+            return ["sh", "-c", script, os.fspath(folder)]
+
+        monkeypatch.setattr(run, "command", command)
 
     return replace
 
@@ -126,6 +131,8 @@ def test_any_other_end_is_a_failure_that_shows_the_console(
 
 def test_a_machine_without_qemu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dom0, "base", lambda: b"")
-    monkeypatch.setattr(run, "command", lambda _folder: ["/no/such/qemu"])
+    monkeypatch.setattr(dom0, "kernel", lambda: Path("/boot/vmlinuz"))
+    monkeypatch.setattr(dom0, "xen", lambda: Path("/boot/xen"))
+    monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(run.Failed, match="not on PATH"):
         run.boot([], 5)

@@ -138,11 +138,14 @@ def logs(jobs: list[job.Job], done: Boot, facts: dict[str, str]) -> list[job.Log
 
 def describe(words: list[str]) -> dict[str, str]:
     """Return the facts that all guests of a boot share."""
-    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
+    try:
+        said = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        said = "unknown"
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "command": shlex.join(["python", "tools/oracle/run.py", *words]),
-        "qemu": f"{qemu.stdout.splitlines()[0]}; -accel tcg -cpu {CPU} -m {MEMORY}",
+        "qemu": f"{said.partition(chr(10))[0]}; -accel tcg -cpu {CPU} -m {MEMORY}",
         "xen command line": XEN_WORDS,
     }
 
