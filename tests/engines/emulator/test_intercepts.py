@@ -158,7 +158,17 @@ class TestMsrs:
 
     @pytest.mark.parametrize(
         ("index", "value"),
-        [(0x1B, 0xFEE00900), (0xFE, 0x508), (0x2FF, 0x806), (0x277, 0x0007040600070406), (0x8B, 0), (0x250, 0)],
+        [
+            (0x1B, 0xFEE00900),
+            (0xFE, 0x508),
+            (0x2FF, 0x806),
+            (0x277, 0x0007040600070406),
+            (0x8B, 0),
+            (0x250, 0),
+            (0x179, 0),
+            (0xC0010015, 1 << 24),
+            (0xC0011029, 2),
+        ],
     )
     def test_values_at_entry(self, index: int, value: int) -> None:
         ran = run(flat_image(f"mov ${index},%ecx; rdmsr; {OUT}"))
@@ -230,6 +240,13 @@ class TestControlRegisters:
     def test_clts_and_lmsw(self) -> None:
         ran = run(flat_image(f"mov $9,%eax; lmsw %ax; mov %cr0,%ebx; clts; mov %cr0,%ecx; {OUT}"))
         assert (ran.state.gprs[3], ran.state.gprs[1]) == (0x19, 0x11)
+
+    def test_cr8_is_the_local_apic_s_task_priority(self) -> None:
+        image = image64(f"mov $5,%eax; mov %rax,%cr8; mov %cr8,%r9; {OUT}", {})
+        ran = run(image, lambda _vcpu, exit_: 0x60 if isinstance(exit_, MmioRead) else None)
+        assert ran.exits[:2] == [MmioWrite(0xFEE00080, 4, 0x50), MmioRead(0xFEE00080, 4)]
+        assert ran.state.gprs[9] == 6
+        assert run(image64("mov $16,%eax; mov %rax,%cr8", {x86.GP: gate64(CODE0, HANDLER)})).stack(1, 8) == (0,)
 
     def test_debug_registers_are_kept(self) -> None:
         code = f"mov $0x1000,%eax; mov %eax,%dr0; mov $1,%eax; mov %eax,%dr7; mov %dr7,%ebx; mov %dr0,%ecx; {OUT}"

@@ -32,8 +32,8 @@ _LEAF_7_EBX = _bits(0, 3, 7, 8, 18, 19, 20, 23)
 _LEAF_6_EAX = _bits(2)
 # as leaf 1, and: syscall nx mmxext fxsr_opt page1gb rdtscp lm
 _EXTENDED_EDX = _bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 20, 22, 23, 24, 26, 27, 29)
-# lahf_lm cr8_legacy abm sse4a 3dnowprefetch
-_EXTENDED_ECX = _bits(0, 4, 5, 6, 8)
+# lahf_lm abm sse4a 3dnowprefetch
+_EXTENDED_ECX = _bits(0, 5, 6, 8)
 # invariant TSC
 _POWER_EDX = _bits(8)
 # physical 40 bits, linear 48

@@ -11,7 +11,7 @@ from pvh.engines.emulator.decode import Instruction, decode
 from pvh.engines.emulator.exceptions import EXTERNAL, SOFTWARE, Event, Unsupported, fault
 from pvh.engines.emulator.msr import GuestGp, check_efer
 from pvh.engines.emulator.registers import RAX, RBX, RCX, RDI, RDX, RSI
-from pvh.engines.exits import Halt, Hypercall, MsrRead, MsrWrite
+from pvh.engines.exits import Halt, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ SYSENTER = 0x1001
 INTERCEPT = 0x100
 
 _M32 = 2**32 - 1
+_TASK_PRIORITY = 0xFEE00080
 _VMCALL, _VMMCALL = b"\x0f\x01\xc1", b"\x0f\x01\xd9"
 
 
@@ -176,6 +177,24 @@ def _write_cr(vcpu: EmulatorVcpu) -> None:
     vcpu.advance(length)
 
 
+def _read_cr8(vcpu: EmulatorVcpu) -> None:
+    """CR8 is bits 7 to 4 of the local APIC's task priority (SDM vol. 3, 10.8.6.1), and the APIC is the sink's."""
+    instruction = _instruction(vcpu)
+    done, answer = vcpu.ask(MmioRead(_TASK_PRIORITY, 4))
+    if done:
+        vcpu.registers.set_gpr(instruction.register, (answer or 0) >> 4 & 0xF)
+        vcpu.advance(instruction.prefixes + 3)
+
+
+def _write_cr8(vcpu: EmulatorVcpu) -> None:
+    instruction = _instruction(vcpu)
+    value = vcpu.registers.gpr(instruction.register)
+    if value >> 4:
+        vcpu.deliver(fault(x86.GP))
+    elif vcpu.ask(MmioWrite(_TASK_PRIORITY, 4, value << 4))[0]:
+        vcpu.advance(instruction.prefixes + 3)
+
+
 def _write_dr(vcpu: EmulatorVcpu) -> None:
     registers = vcpu.registers
     instruction = _instruction(vcpu)
@@ -235,6 +254,8 @@ _ACTIONS: dict[int, Callable[[EmulatorVcpu], None]] = {
     INTERCEPT + svm.EXIT_SHUTDOWN: _shutdown,
     INTERCEPT + svm.EXIT_WRITE_CR0: _write_cr,
     INTERCEPT + svm.EXIT_WRITE_CR4: _write_cr,
+    INTERCEPT + svm.EXIT_READ_CR8: _read_cr8,
+    INTERCEPT + svm.EXIT_WRITE_CR8: _write_cr8,
     **{INTERCEPT + svm.EXIT_WRITE_DR0 + index: _write_dr for index in range(8)},
     **{INTERCEPT + code: _undefined for code in (*svm.SVM_INSTRUCTIONS, *svm.HIDDEN_INSTRUCTIONS)},
 }

@@ -17,6 +17,11 @@ _MISC_ENABLE = 0x1A0
 _MTRR_FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 _MTRR_VARIABLE = range(0x200, 0x210)
 _TSC_AUX = 0xC0000103
+_MCG_CAP, _MCG_STATUS = 0x179, 0x17A
+# What software asks an AMD processor of this family for, and what Xen shows a guest (xen/arch/x86/msr.c).
+_SYSCFG, _HWCR, _LS_CFG, _DE_CFG = 0xC0010010, 0xC0010015, 0xC0011020, 0xC0011029
+_HWCR_TSC_FREQ_SEL = 1 << 24
+_DE_CFG_LFENCE_SERIALISES = 1 << 1
 _PAT_RESET = 0x0007_0406_0007_0406
 # 8 variable ranges, fixed ranges, write-combining
 _MTRR_CAP_VALUE = 0x508
@@ -33,6 +38,9 @@ _NATIVE = (
     x86.MSR_SYSENTER_CS, x86.MSR_SYSENTER_ESP, x86.MSR_SYSENTER_EIP, x86.MSR_STAR, x86.MSR_LSTAR, x86.MSR_CSTAR,
     x86.MSR_SYSCALL_MASK, x86.MSR_FS_BASE, x86.MSR_GS_BASE, x86.MSR_KERNEL_GS_BASE, _TSC_AUX,
 )  # fmt: skip
+# Read-only: MTRRs as above; machine checks in no bank.
+_CONSTANT = {_MTRR_CAP: _MTRR_CAP_VALUE, _MCG_CAP: 0}
+_WRITES_IGNORED = frozenset({_BIOS_SIGN_ID, _SYSCFG, _HWCR, _LS_CFG, _DE_CFG})
 # SVM is hidden: its registers do not exist, whatever a sink would say.
 _HIDDEN = frozenset({x86.MSR_VM_CR, x86.MSR_VM_HSAVE_PA})
 
@@ -59,6 +67,11 @@ class MsrBank:
             x86.MSR_MTRR_DEF_TYPE: mtrr_def_type,
             _MISC_ENABLE: 1,  # fast strings
             _BIOS_SIGN_ID: 0,
+            _MCG_STATUS: 0,
+            _SYSCFG: 0,
+            _HWCR: _HWCR_TSC_FREQ_SEL,
+            _LS_CFG: 0,
+            _DE_CFG: _DE_CFG_LFENCE_SERIALISES,
             **dict.fromkeys(_MTRR_FIXED, 0),
             **dict.fromkeys(_MTRR_VARIABLE, 0),
         }
@@ -72,13 +85,13 @@ class MsrBank:
         """Return the value, or None when the sink is to be asked. Raises GuestGp."""
         if index in _HIDDEN:
             raise GuestGp
-        if index == _MTRR_CAP:
-            return _MTRR_CAP_VALUE
+        if index in _CONSTANT:
+            return _CONSTANT[index]
         return self._values.get(index)
 
     def write(self, index: int, value: int) -> bool:
         """Store a value; False when the sink is to be asked. Raises GuestGp."""
-        if index in _HIDDEN or index == _MTRR_CAP:
+        if index in _HIDDEN or index in _CONSTANT:
             raise GuestGp
         if index not in self._values:
             return False
@@ -89,7 +102,7 @@ class MsrBank:
             raise GuestGp
         if index in _MTRR_FIXED and not _all_memory_types(value):
             raise GuestGp
-        if index != _BIOS_SIGN_ID:
+        if index not in _WRITES_IGNORED:
             self._values[index] = value
         return True
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import platform
+import os
 import struct
 from functools import cache
 
@@ -42,7 +42,7 @@ _TRAIL = 64
 @cache
 def _page() -> int | None:
     """Return the address of a page with the code, or None where the host is no x86-64 or forbids it."""
-    if platform.machine() not in {"x86_64", "AMD64"} or platform.system() == "Windows":
+    if os.uname().machine != "x86_64":
         return None
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

@@ -28,8 +28,10 @@ _DATA_SIZE = 0x5000
 _ENTRY_CODE = b"\x0f\x01\xda\x0f\x01\xd8"
 
 # Exit codes (AMD APM vol. 2, appendix C)
+EXIT_READ_CR8 = 0x08
 EXIT_WRITE_CR0 = 0x10
 EXIT_WRITE_CR4 = 0x14
+EXIT_WRITE_CR8 = 0x18
 EXIT_WRITE_DR0 = 0x30
 EXIT_EXCEPTION = 0x40
 EXIT_INTR = 0x60
@@ -123,8 +125,8 @@ class Scratch:
         """Fill the VMCB from a state and return its address. General registers but RSP and RAX are not in a VMCB."""
         page = bytearray(mmap.PAGESIZE)
         instructions = sum(1 << (code - EXIT_INTR) for code in _INTERCEPTS)
-        cr_writes = 1 << (EXIT_WRITE_CR0 & 15) | 1 << (EXIT_WRITE_CR4 & 15)
-        _CONTROL_INTERCEPTS.pack_into(page, 0, 0, cr_writes, 0, _DR_WRITES, 0xFFFFFFFF, instructions)
+        cr_writes = sum(1 << (code & 15) for code in (EXIT_WRITE_CR0, EXIT_WRITE_CR4, EXIT_WRITE_CR8))
+        _CONTROL_INTERCEPTS.pack_into(page, 0, 1 << EXIT_READ_CR8, cr_writes, 0, _DR_WRITES, 0xFFFFFFFF, instructions)
         _QUAD.pack_into(page, _MSRPM_BASE, DATA + _MSR_MAP)
         _QUAD.pack_into(page, _TSC_OFFSET, tsc_offset % 2**64)
         for name, offset in _SEGMENTS.items():
