@@ -86,8 +86,9 @@ def test_what_it_cannot_is_not_offered(where: str, bits: tuple[int, ...]) -> Non
 
 
 def test_the_guest_reads_the_table_it_was_given() -> None:
-    table = (CpuidEntry(0, None, 1, 2, 3, 4), CpuidEntry(4, 1, 5, 6, 7, 8), CpuidEntry(0x40000000, None, 9, 10, 11, 12))
-    code = """mov $0x4,%eax; mov $1,%ecx; cpuid; out %eax,$0x80; mov %edx,%eax; out %eax,$0x80; mov $4,%eax; mov $2,%ecx; cpuid
+    table = (CpuidEntry(4, 1, 5, 6, 7, 8), CpuidEntry(0x40000000, None, 9, 10, 11, 12))
+    code = """mov $0x4,%eax; mov $1,%ecx; cpuid; out %eax,$0x80; mov %edx,%eax; out %eax,$0x80
+        mov $4,%eax; mov $2,%ecx; cpuid
         out %eax,$0x81; mov $0x40000000,%eax; mov $99,%ecx; cpuid; mov %ecx,%eax; out %eax,$0x82; hlt"""
     image = flat_image(code)
     vm = engine().open(image, (table,))

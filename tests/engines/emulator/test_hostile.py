@@ -39,7 +39,8 @@ SECONDS_A_GUEST = 0.05
 # Openings of instructions that change modes, segments, tables, or leave the processor.
 OPENINGS = (
     "0f22 0f20 0f23 0f21 0f01 0f00 0f30 0f32 f4 cd cc cf fa fb 0f05 0f07 0f34 0f35 0fa2 e6 e4 6c 6e f36c f36e 9c 9d 8e"
-    " ea 9a cb 0fae 0fc7 d9 dd f390 0f08 0f09 0f31 66 f3 f2 48 0f38 0f3a c4 c5 62 0f0b 0fff f1 ce ff2d ff1d 0fb2 0f02 c8"
+    " ea 9a cb 0fae 0fc7 d9 dd f390 0f08 0f09 0f31 66 f3 f2 48 0f38 0f3a c4 c5 62 0f0b 0fff f1 ce ff2d ff1d 0fb2 0f02"
+    " c8"
 )
 
 
