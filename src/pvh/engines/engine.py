@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
 from pvh.engines.exits import Sink
+from pvh.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
 from pvh.engines.engine import CpuidEntry, CpuidTable, Traits
 from pvh.engines.exits import Broken, Exit, Hypercall, Shutdown, Sink
+from pvh.record import dataclass, replace
 
 Step = Exit | CpuState | Callable[[GuestRam], object]
 """An exit to report; registers to have from here on; or something to do to guest memory, as the guest's code would."""
