@@ -10,6 +10,7 @@ from pvh.abi.hypercall import DOMID_SELF, HVM_OP
 from pvh.build.cpu_state import CpuState, SegmentRegister
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
+from pvh.engines.engine import CpuidEntry, CpuidTable
 from pvh.engines.exits import Hypercall
 from pvh.plan.options import BootOptions
 from pvh.plan.record import MemoryMapEntry, Plan, StartInfo
@@ -30,6 +31,13 @@ TABLES = 0x10000
 FLAT_32 = CpuState(cr0=0x11, cs=SegmentRegister(8, 0, 0xFFFFFFFF, 0xC9B))
 LONG_64 = CpuState(cr0=0x80010011, cr3=TABLES, cr4=1 << 5, efer=0x500, cs=SegmentRegister(8, 0, 0xFFFFFFFF, 0xA9B))
 
+# Long mode, NX and SYSCALL; what goes with an ordinary 64-bit processor of leaf 1; 40 bits of physical address.
+CPUID: CpuidTable = (
+    CpuidEntry(1, None, 0, 0, 0, 0x078BFBFF),
+    CpuidEntry(0x80000001, None, 0, 0, 0, 1 << 11 | 1 << 20 | 1 << 29),
+    CpuidEntry(0x80000008, None, 40, 0, 0, 0),
+)
+
 
 @dataclass
 class FakeHost:
@@ -42,6 +50,13 @@ class FakeHost:
     injected: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     armed: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
     ended: list[int] = field(default_factory=list[int])
+    # of vCPUs: what came online and from which state, what went offline, who got an NMI; and who waits for a SIPI
+    started: list[tuple[int, CpuState | None]] = field(default_factory=list[tuple[int, "CpuState | None"]])
+    stopped: list[int] = field(default_factory=list[int])
+    nmis: list[int] = field(default_factory=list[int])
+    waiting: dict[int, bool] = field(default_factory=dict[int, bool])
+    why: list[tuple[str | None, int | None]] = field(default_factory=list[tuple["str | None", "int | None"]])
+    table: CpuidTable = CPUID
 
     def guest_tsc(self) -> int:
         return self.tsc
@@ -55,8 +70,25 @@ class FakeHost:
     def arm(self, vcpu: int, deadline: int | None) -> None:
         self.armed[vcpu] = deadline
 
-    def end_domain(self, reason: int) -> None:
+    def end_domain(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
         self.ended.append(reason)
+        self.why.append((why, vcpu))
+
+    def cpuid(self, vcpu: int) -> CpuidTable:
+        del vcpu
+        return self.table
+
+    def online(self, vcpu: int, state: CpuState | None) -> None:
+        self.started.append((vcpu, state))
+
+    def offline(self, vcpu: int) -> None:
+        self.stopped.append(vcpu)
+
+    def waits_for_sipi(self, vcpu: int) -> bool | None:
+        return self.waiting.get(vcpu)
+
+    def nmi(self, vcpu: int) -> None:
+        self.nmis.append(vcpu)
 
 
 class Guest:

@@ -54,9 +54,11 @@ def test_5_platform_parameters_is_one_long_of_the_callers_width(guest: Guest) ->
 
 
 def test_6_get_features_of_submap_0_is_what_is_implemented(guest: Guest) -> None:
-    """Writable page tables, auto_translated_physmap, hvm_callback_vector, hvm_safe_pvclock, not_direct_mapped."""
+    """Writable page tables, auto_translated_physmap, hvm_callback_vector, hvm_safe_pvclock, not_direct_mapped; and the
+    areas by guest-physical address: runstate_phys_area, vcpu_time_phys_area.
+    """
     assert guest.op(XEN_VERSION, 6, "<II", 0, 0xAAAA) == 0
-    assert guest.get("<II", ARG) == (0, 1 << 0 | 1 << 2 | 1 << 8 | 1 << 9 | 1 << 16)
+    assert guest.get("<II", ARG) == (0, 1 << 0 | 1 << 2 | 1 << 8 | 1 << 9 | 1 << 16 | 1 << 18 | 1 << 19)
 
 
 def test_6_get_features_of_another_submap_gives_einval(guest: Guest) -> None:

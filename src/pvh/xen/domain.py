@@ -16,6 +16,8 @@ from pvh.xen.events import Channel, Events
 from pvh.xen.host import DOMID
 from pvh.xen.params import Params
 from pvh.xen.shared_info import SharedInfo
+from pvh.xen.timers import Timers
+from pvh.xen.vcpu import Vcpus
 
 if TYPE_CHECKING:
     from pvh.build.image import Image
@@ -48,18 +50,40 @@ class Domain:
         self.params = Params(self)
         self._connect_console()
         self.upcall_vectors: dict[int, int] = {}
-        self.timers: dict[int, int] = {}
+        self.processors = Vcpus(self)
+        self.timers = Timers(host, self.clock.now, self.processors, self._raise_timer)
 
     @property
     def running(self) -> bool:
         """Whether the guest has not ended itself, and the host has not ended it."""
         return self.shutdown is None and not self.host.stopping
 
-    def shut_down(self, reason: int) -> None:
-        """End the domain, for a SHUTDOWN_* reason; the first counts."""
+    def shut_down(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
+        """End the domain, for a SHUTDOWN_* reason; the first counts. why: a sentence, if no sched_op asked for it."""
         if self.shutdown is None:
             self.shutdown = reason
-            self.host.end_domain(reason)
+            self.host.end_domain(reason, why, vcpu)
+
+    def apic_init(self, vcpu: int) -> None:
+        """Take an INIT that a local APIC sent a vCPU (asserted: a level-triggered de-assertion is none)."""
+        with self.lock:
+            self.processors.request(vcpu, "init")
+
+    def apic_sipi(self, vcpu: int, vector: int) -> None:
+        """Take a SIPI that a local APIC sent a vCPU."""
+        with self.lock:
+            self.processors.sipi(vcpu, vector)
+
+    def halt_for_good(self, vcpu: int) -> None:
+        """Take a vCPU that halted with interrupts off down: it goes on behind the HLT if another brings it up again."""
+        with self.lock:
+            self.processors.request(vcpu, "halt")
+
+    def note_runstate(self, vcpu: int, state: int) -> None:
+        """Note that a vCPU that is up runs, waits for the host (RUNSTATE_RUNNABLE), or sleeps (RUNSTATE_BLOCKED)."""
+        with self.lock:
+            self.processors[vcpu].runstate.change(state, self.clock.now())
+            self.timers.runstate_changed(vcpu)
 
     def call_up(self, vcpu: int) -> None:
         """Interrupt a vCPU whose evtchn_upcall_pending was set."""
@@ -91,21 +115,10 @@ class Domain:
         self._console_port = port
         self.params.values |= {CONSOLE_PFN: place.start // PAGE_SIZE, CONSOLE_EVTCHN: port}
 
-    def set_timer(self, vcpu: int, deadline: int | None) -> None:
-        """Arm or disarm a vCPU's singleshot timer (deadline in ns of the domain's clock); a past one fires at once."""
-        if deadline is not None and deadline <= self.clock.now():
-            self.timers.pop(vcpu, None)
-            self.events.raise_virq(vcpu, VIRQ_TIMER)
-            deadline = None
-        elif deadline is not None:
-            self.timers[vcpu] = deadline
-        else:
-            self.timers.pop(vcpu, None)
-        self.host.arm(vcpu, deadline)
-
     def expire(self, vcpu: int) -> None:
-        """Fire a vCPU's timer if its time has come; else ask for the call again."""
+        """Fire the vCPU's timers whose time has come; ask for the call again for the others."""
         with self.lock:
-            deadline = self.timers.get(vcpu)
-            if deadline is not None:
-                self.set_timer(vcpu, deadline)
+            self.timers.look(vcpu)
+
+    def _raise_timer(self, vcpu: int) -> None:
+        self.events.raise_virq(vcpu, VIRQ_TIMER)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pvh.build.cpu_state import CpuState
+    from pvh.engines.engine import CpuidTable
 
 DOMID = 1  # the first domain a toolstack starts
 
@@ -36,6 +40,36 @@ class Host(Protocol):
         """Ask for Domain.expire(vcpu) once the domain's clock reaches deadline; None disarms."""
         ...
 
-    def end_domain(self, reason: int) -> None:
-        """Stop every vCPU: the domain has shut down for a SHUTDOWN_* reason."""
+    def end_domain(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
+        """Stop every vCPU: the domain has shut down for a SHUTDOWN_* reason.
+
+        why is a sentence where no sched_op asked for it, and vcpu then whose doing it was.
+        """
+        ...
+
+    def cpuid(self, vcpu: int) -> CpuidTable:
+        """Return what CPUID answers on a vCPU."""
+        ...
+
+    def online(self, vcpu: int, state: CpuState | None) -> None:
+        """Have a vCPU run, from a state, or from where it stopped (None).
+
+        May follow an offline() of the vCPU that has not come about yet: then it stops, and then this is done.
+        """
+        ...
+
+    def offline(self, vcpu: int) -> None:
+        """Have a vCPU stop between two instructions, registers kept; at once if it is the one that asks, else soon."""
+        ...
+
+    def waits_for_sipi(self, vcpu: int) -> bool | None:
+        """Tell what an engine's own local APIC did with a vCPU: an INIT has it wait, a SIPI has it wait no longer.
+
+        None where INIT and SIPI reach the personality (traits.sees_init_sipi), and for the vCPU that asks. It waits for
+        no vCPU: one may be waiting for the domain's lock, which the caller holds.
+        """
+        ...
+
+    def nmi(self, vcpu: int) -> None:
+        """Make an NMI pending in a vCPU; one waits at most, also in a vCPU that is down."""
         ...

@@ -104,12 +104,13 @@ class SharedInfo:
             self._write_time(vcpu)
         self._write_wallclock()
 
-    def _write_time(self, vcpu: int) -> None:
-        """Publish the TSC's scale; it never changes, so the version is even and constant."""
+    def time_info(self) -> bytes:
+        """Return vcpu_time_info: the TSC's scale. It never changes, so the version is even and constant."""
         clock = self._clock
-        data = struct.pack(
-            abi.TIME_INFO, 2, 0, clock.origin, 0, clock.mul, clock.shift, abi.TIME_TSC_STABLE, 0
-        )  # fmt: skip
+        return struct.pack(abi.TIME_INFO, 2, 0, clock.origin, 0, clock.mul, clock.shift, abi.TIME_TSC_STABLE, 0)
+
+    def _write_time(self, vcpu: int) -> None:
+        data = self.time_info()
         ctypes.memmove(self.vcpu_info(vcpu) + abi.VCPU_TIME_INFO, data, len(data))
 
     def _write_wallclock(self) -> None:

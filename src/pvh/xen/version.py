@@ -20,8 +20,8 @@ EXTRAVERSION = ".0-pvh"
 CAPABILITIES = f"xen-{MAJOR}.{MINOR}-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64"
 
 # What the personality really has, by XENFEAT number: writable_page_tables 0, auto_translated_physmap 2,
-# hvm_callback_vector 8, hvm_safe_pvclock 9, not_direct_mapped 16.
-FEATURES = 1 << 0 | 1 << 2 | 1 << 8 | 1 << 9 | 1 << 16
+# hvm_callback_vector 8, hvm_safe_pvclock 9, not_direct_mapped 16, runstate_phys_area 18, vcpu_time_phys_area 19.
+FEATURES = 1 << 0 | 1 << 2 | 1 << 8 | 1 << 9 | 1 << 16 | 1 << 18 | 1 << 19
 
 _TEXTS = {
     abi.EXTRAVERSION: ((16, EXTRAVERSION),),

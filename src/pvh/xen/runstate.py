@@ -1,0 +1,84 @@
+"""vcpu_runstate_info: what a vCPU's time went by with (xen/common/sched/core.c, xen/common/domain.c)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Literal
+
+from pvh.abi import vcpu_op as abi
+from pvh.record import dataclass
+
+if TYPE_CHECKING:
+    from pvh.build.ram import GuestRam
+
+Kind = Literal["linear", "physical"]
+
+
+def pack(values: tuple[int, ...], *, wide: bool) -> bytes:
+    """Lay out state, entry time and times for a caller of that width."""
+    return struct.pack(abi.RUNSTATE_64 if wide else abi.RUNSTATE_32, *values)
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where a guest wants the info kept: pieces (guest-physical address, bytes) in order, and the layout's width."""
+
+    pieces: tuple[tuple[int, int], ...]
+    wide: bool
+
+
+def store(ram: GuestRam, pieces: tuple[tuple[int, int], ...], data: bytes) -> None:
+    """Write data over pieces of guest memory; what is no memory stays unwritten, and nobody is told."""
+    done = 0
+    for gpa, size in pieces:
+        ram.write(gpa, data[done : done + size])
+        done += size
+
+
+class Runstate:
+    """The info of one vCPU. Times in ns of the domain's clock.
+
+    What the machine does not tell is not in it: while a vCPU is up and not blocked it counts as running, also when the
+    host ran something else. RUNNABLE is for a machine that knows better.
+    """
+
+    def __init__(self, ram: GuestRam, state: int) -> None:
+        self._ram = ram
+        self.state = state
+        self._entry = 0
+        self._times = [0, 0, 0, 0]
+        self._areas: dict[Kind, Area] = {}
+
+    def change(self, state: int, now: int) -> None:
+        """Enter a state, and write the areas the guest registered."""
+        if state == self.state:
+            return
+        self._times[self.state] += now - self._entry
+        self.state, self._entry = state, now
+        for kind, area in self._areas.items():
+            self._write(kind, area)
+
+    def read(self, now: int) -> tuple[int, ...]:
+        """Return state, entry time and times up to now. Areas have the times as they were at the entry time."""
+        times = list(self._times)
+        times[self.state] += now - self._entry
+        return (self.state, self._entry, *times)
+
+    def keep(self, kind: Kind, area: Area, *, write: bool) -> None:
+        """Keep an area from now on in place of one of its kind. write: also fill it at once."""
+        self._areas[kind] = area
+        if write:
+            self._write(kind, area)
+
+    def _write(self, kind: Kind, area: Area) -> None:
+        """Write an area; a physical one with the entry time's top bit set while the rest changes."""
+        data = pack((self.state, self._entry, *self._times), wide=area.wide)
+        if kind == "linear":
+            store(self._ram, area.pieces, data)
+            return
+        at = abi.RUNSTATE_ENTRY_64 if area.wide else abi.RUNSTATE_ENTRY_32
+        marked = struct.pack("<Q", self._entry | abi.RUNSTATE_UPDATE)
+        gpa = area.pieces[0][0]  # one piece: a physical area does not cross a page
+        self._ram.write(gpa + at, marked)
+        self._ram.write(gpa, data[:at] + marked + data[at + 8 :])
+        self._ram.write(gpa + at, data[at : at + 8])

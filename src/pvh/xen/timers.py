@@ -1,0 +1,67 @@
+"""The timers of vcpu_op: a singleshot and a periodic one for each vCPU, both VIRQ_TIMER (xen/common/sched/core.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvh.abi.vcpu_op import RUNSTATE_RUNNING
+
+if TYPE_CHECKING:
+    from pvh.xen.host import Host
+    from pvh.xen.vcpu import Vcpus
+
+
+class Timers:
+    """Times in ns of the domain's clock. raise_timer(vcpu) raises its VIRQ_TIMER.
+
+    A singleshot timer fires whatever its vCPU does. A periodic one ticks only while the vCPU runs, and makes up for all
+    ticks missed by one when it runs again: vcpu_periodic_timer_work, which Xen's scheduler calls.
+    """
+
+    def __init__(self, host: Host, now: Callable[[], int], vcpus: Vcpus, raise_timer: Callable[[int], None]) -> None:
+        self._host = host
+        self._now = now
+        self._vcpus = vcpus
+        self._raise = raise_timer
+        self._single: dict[int, int] = {}
+        self._period: dict[int, int] = {}
+        self._ticked: dict[int, int] = {}  # when the last tick was
+
+    def set_single(self, vcpu: int, deadline: int | None) -> None:
+        """Arm or disarm the singleshot timer; a past deadline fires at once."""
+        self._single.pop(vcpu, None)
+        if deadline is not None:
+            self._single[vcpu] = deadline
+        self.look(vcpu)
+
+    def set_period(self, vcpu: int, period: int | None) -> None:
+        """Tick once every period, the first time a period after the last tick there ever was; None stops."""
+        self._period.pop(vcpu, None)
+        if period is not None:
+            self._period[vcpu] = period
+        self.look(vcpu)
+
+    def runstate_changed(self, vcpu: int) -> None:
+        """Go on ticking, or do not: the vCPU runs now, or does not."""
+        if vcpu in self._period:
+            self.look(vcpu)
+
+    def look(self, vcpu: int) -> None:
+        """Fire what is due, and ask the host to be called when the next is."""
+        now = self._now()
+        if self._single.get(vcpu, now + 1) <= now:
+            del self._single[vcpu]
+            self._raise(vcpu)
+        next_tick = self._tick(vcpu, now)
+        self._host.arm(vcpu, min((at for at in (self._single.get(vcpu), next_tick) if at is not None), default=None))
+
+    def _tick(self, vcpu: int, now: int) -> int | None:
+        """Tick if it is time, and return when it is next."""
+        if vcpu not in self._period or self._vcpus[vcpu].runstate.state != RUNSTATE_RUNNING:
+            return None
+        period = self._period[vcpu]
+        if self._ticked.get(vcpu, 0) + period <= now:
+            self._ticked[vcpu] = now
+            self._raise(vcpu)
+        return self._ticked.get(vcpu, 0) + period

@@ -1,0 +1,134 @@
+"""The timers of vcpu_op together (xen/common/sched/core.c: vcpu_singleshot_timer_fn, vcpu_periodic_timer_work)."""
+
+from __future__ import annotations
+
+import pytest
+
+from pvh.abi.hypercall import EVENT_CHANNEL_OP, VCPU_OP
+from xen.guest import ARG, SPARE, Guest
+
+SET_PERIODIC, STOP_PERIODIC, SET_SINGLESHOT, STOP_SINGLESHOT = 6, 7, 8, 9
+RUNNING, BLOCKED = 0, 2
+MS = 1_000_000
+
+
+@pytest.fixture
+def guest() -> Guest:
+    """VIRQ_TIMER of both vCPUs is bound, to ports 2 and 3; vCPU 1 is up."""
+    made = Guest(vcpus=2)
+    made.domain.shared.map_at(SPARE >> 12)
+    made.domain.apic_sipi(1, 0)
+    for vcpu in (0, 1):
+        assert made.op(EVENT_CHANNEL_OP, 1, "<III", 0, vcpu, 0) == 0
+    return made
+
+
+def at(guest: Guest, ms: float) -> None:
+    """Let it be that late, and have the host call where it was asked to."""
+    guest.host.tsc = 5_000_000 + int(ms * guest.host.tsc_khz)
+    for vcpu, deadline in list(guest.host.armed.items()):
+        if deadline is not None and deadline <= guest.domain.clock.now():
+            guest.domain.expire(vcpu)
+
+
+def fired(guest: Guest, vcpu: int = 0) -> bool:
+    """Whether the vCPU's timer port became pending since this was last asked."""
+    (pending,) = guest.get("<Q", SPARE + 0x800)
+    guest.put("<Q", SPARE + 0x800, pending & ~(4 << vcpu))
+    return bool(pending & 4 << vcpu)
+
+
+def period(guest: Guest, ms: int, vcpu: int = 0, caller: int = 0) -> None:
+    guest.put("<Q", ARG, ms * MS)
+    assert guest.call(VCPU_OP, SET_PERIODIC, vcpu, ARG, vcpu=caller) == 0
+
+
+def single(guest: Guest, ms: int) -> None:
+    guest.put("<QI", ARG, ms * MS, 0)
+    assert guest.call(VCPU_OP, SET_SINGLESHOT, 0, ARG) == 0
+
+
+def test_a_periodic_timer_ticks_once_a_period(guest: Guest) -> None:
+    period(guest, 10)
+    ticks = 0
+    for now in range(1, 100):
+        at(guest, now)
+        ticks += fired(guest)
+    assert ticks == 9
+    assert not fired(guest, 1)
+
+
+def test_the_first_tick_is_a_period_after_the_last_there_ever_was(guest: Guest) -> None:
+    """For a vCPU that never ticked, after its time began: at once when that is longer ago."""
+    at(guest, 35)
+    period(guest, 10)
+    assert fired(guest)
+    assert guest.host.armed[0] == 45 * MS
+    guest.call(VCPU_OP, STOP_PERIODIC, 0, 0)
+    at(guest, 40)
+    period(guest, 10)
+    assert not fired(guest)
+    assert guest.host.armed[0] == 45 * MS
+
+
+def test_stop_ends_it(guest: Guest) -> None:
+    period(guest, 10)
+    assert guest.call(VCPU_OP, STOP_PERIODIC, 0, 0) == 0
+    assert guest.host.armed[0] is None
+    guest.domain.expire(0)
+    at(guest, 50)
+    guest.domain.expire(0)
+    assert not fired(guest)
+
+
+def test_another_vcpu_may_set_it(guest: Guest) -> None:
+    period(guest, 10, vcpu=1, caller=0)
+    at(guest, 10)
+    assert (fired(guest, 0), fired(guest, 1)) == (False, True)
+
+
+@pytest.mark.parametrize("way", ["blocked", "down"])
+def test_it_ticks_only_while_its_vcpu_runs(guest: Guest, way: str) -> None:
+    """Ticks that were missed are made up for by one: the period starts anew with it."""
+    period(guest, 10)
+    if way == "blocked":
+        guest.domain.note_runstate(0, BLOCKED)
+    else:
+        guest.call(VCPU_OP, 2, 0, 0, vcpu=1)
+    assert guest.host.armed[0] is None
+    at(guest, 45)
+    guest.domain.expire(0)
+    assert not fired(guest)
+    if way == "blocked":
+        guest.domain.note_runstate(0, RUNNING)
+    else:
+        guest.call(VCPU_OP, 1, 0, 0, vcpu=1)
+    assert fired(guest)
+    assert guest.host.armed[0] == 55 * MS
+
+
+def test_a_vcpu_without_one_has_its_host_left_alone(guest: Guest) -> None:
+    guest.domain.note_runstate(0, BLOCKED)
+    guest.domain.note_runstate(0, RUNNING)
+    assert guest.host.armed == {}
+
+
+def test_a_singleshot_timer_fires_though_its_vcpu_sleeps(guest: Guest) -> None:
+    single(guest, 5)
+    guest.domain.note_runstate(0, BLOCKED)
+    at(guest, 5)
+    assert fired(guest)
+
+
+def test_the_host_is_asked_for_the_earlier_of_both(guest: Guest) -> None:
+    period(guest, 10)
+    single(guest, 25)
+    assert guest.host.armed[0] == 10 * MS
+    at(guest, 20)
+    assert fired(guest)
+    assert guest.host.armed[0] == 25 * MS
+    at(guest, 25)
+    assert fired(guest)
+    assert guest.host.armed[0] == 30 * MS
+    guest.call(VCPU_OP, STOP_SINGLESHOT, 0, 0)
+    assert guest.host.armed[0] == 30 * MS
