@@ -17,7 +17,7 @@ ROOMS = (
     {"__main__"},
     {"cli"},
     {"conformance"},
-    {"machine", "board", "trace", "outcome", "diagnosis", "disassembly", "symbols", "core"},
+    {"machine", "board", "processors", "interrupts", "trace", "outcome", "diagnosis", "disassembly", "symbols", "core"},
     {"xen", "engines"},
     {"devices"},
     {"build"},

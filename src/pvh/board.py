@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pvh.abi.cpuid import MSR_HYPERCALL
 from pvh.abi.errno import ENOSYS
 from pvh.abi.x86 import PAGE_SIZE
-from pvh.devices import lapic
 from pvh.devices.debug import claim_debug_ports
 from pvh.devices.ports import Ports
 from pvh.devices.serial import COM1, Serial
@@ -18,6 +17,7 @@ from pvh.engines.exits import Exit, Hypercall, MmioRead, MmioWrite, MsrRead, Msr
 if TYPE_CHECKING:
     from pvh.build.image import Image
     from pvh.engines.engine import Engine, Vcpu, Vm
+    from pvh.interrupts import Interrupts
     from pvh.machine import Machine
     from pvh.xen.domain import Domain
 
@@ -30,7 +30,6 @@ class Board:
     def __init__(self, image: Image, engine: Engine, vm: Vm, machine: Machine, console: Write) -> None:
         self.ports = Ports()
         self._vm = vm
-        self._machine = machine
         self.domain: Domain | None = None
         claim_debug_ports(self.ports, console, machine.leave)
         if image.plan.options.platform == "xen":
@@ -39,9 +38,11 @@ class Board:
             self.domain = Domain(image, machine, console)
         else:
             Serial(self.ports, COM1, console)
-        self.lapics: tuple[lapic.LocalApic, ...] = ()
+        self._interrupts: Interrupts | None = None
         if not engine.traits.has_lapic:
-            self.lapics = tuple(machine.local_apic(vcpu) for vcpu in range(image.plan.options.vcpus))
+            from pvh.interrupts import Interrupts
+
+            self._interrupts = Interrupts(machine, self.domain, image.plan.options.vcpus, machine.local_apic)
 
     def handle(self, vcpu: Vcpu, event: Exit) -> int | None:
         """Carry an exit out and return the answer its class asks for; None for exits the board does not know."""
@@ -58,22 +59,13 @@ class Board:
         return None
 
     def _mmio(self, vcpu: Vcpu, event: MmioRead | MmioWrite) -> int:
-        offset = event.address - lapic.BASE
-        if not self.lapics or not 0 <= offset < lapic.SIZE:
-            return (1 << event.size * 8) - 1
-        apic = self.lapics[vcpu.index]
-        if isinstance(event, MmioRead):
-            return apic.read(offset & ~15) >> (offset & 3) * 8 & (1 << event.size * 8) - 1
-        if not offset & 15:
-            apic.write(offset, event.value & 0xFFFFFFFF)
-            self._interrupt(vcpu)
-        return 0
+        answer = self._interrupts.access(vcpu, event) if self._interrupts else None
+        return (1 << event.size * 8) - 1 if answer is None else answer
 
     def raise_vector(self, vcpu: Vcpu, vector: int) -> None:
         """Deliver an edge interrupt through the vCPU's local APIC, whoever has it."""
-        if self.lapics:
-            self.lapics[vcpu.index].accept(vector)
-            self._interrupt(vcpu)
+        if self._interrupts:
+            self._interrupts.raise_vector(vcpu.index, vector)
         else:
             vcpu.raise_vector(vector)
 
@@ -83,30 +75,12 @@ class Board:
             with self.domain.lock, suppress(OSError):  # whoever read the console may be gone
                 self.domain.drain_console()
 
-    def inject(self, vcpu: Vcpu, vector: int) -> None:
-        """Deliver an interrupt past the local APIC where that is ours.
-
-        An engine's own APIC takes it as an edge and waits for an EOI, which a guest that asked for a callback vector
-        does not send (docs/design.md).
-        """
-        vcpu.raise_vector(vector)
-
     def expire(self, vcpu: Vcpu, timer: str) -> None:
         """Fire a timer of the vCPU, the domain's or the local APIC's."""
-        if timer == "lapic":
-            self.lapics[vcpu.index].expire()
-            self._interrupt(vcpu)
+        if timer == "lapic" and self._interrupts:
+            self._interrupts.expire(vcpu.index)
         elif self.domain:
             self.domain.expire(vcpu.index)
-
-    def _interrupt(self, vcpu: Vcpu) -> None:
-        """Hand the processor what its local APIC wants taken."""
-        apic = self.lapics[vcpu.index]
-        vector = apic.pending()
-        if vector is not None:
-            apic.acknowledge(vector)
-            vcpu.raise_vector(vector)
-            self._machine.wake(vcpu.index)
 
     def _hypercall(self, vcpu: Vcpu, event: Hypercall) -> int:
         if self.domain is None:

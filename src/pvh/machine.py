@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,10 +15,12 @@ from pvh.devices.lapic import LocalApic
 from pvh.engines.exits import Broken, Exit, Halt, Shutdown, Sink
 from pvh.errors import PvhError
 from pvh.outcome import STATUS, Ending, Outcome
+from pvh.processors import Processors
 from pvh.xen.cpuid import apic_id, bare_leaves, with_apic_id, xen_leaves
 from pvh.xen.host import DOMID
 
 if TYPE_CHECKING:
+    from pvh.build.cpu_state import CpuState
     from pvh.build.image import Image
     from pvh.engines.engine import CpuidTable, Engine, Vcpu, Vm
 
@@ -35,7 +36,6 @@ _SHUTDOWN_ENDINGS: dict[str, Ending] = {
 }
 _LONGEST_WAIT = 3600.0  # seconds
 _SIGPIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
-_LEAVE_SECONDS = 5.0  # a vCPU that does not leave its engine this long after a kick is given up
 
 
 class Machine:
@@ -57,26 +57,23 @@ class Machine:
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[str] = Counter()
         self._due: dict[tuple[str, int], int] = {}
-        self._wake = [threading.Event() for _ in range(image.plan.options.vcpus)]
         self._started = time.monotonic_ns()
         self.vm: Vm = engine.open(image, tuple(self._cpuid(vcpu) for vcpu in range(image.plan.options.vcpus)))
         self._board = Board(image, engine, self.vm, self, console)
+        self._processors = Processors(
+            self.vm,
+            [self._sink(vcpu) for vcpu in self.vm.vcpus],
+            parallel=engine.traits.has_lapic,
+            ended=lambda: bool(self._endings),
+            service=self._service,
+        )
 
     def run(self) -> Outcome:
         """Run the guest to its end and give the engine's resources back."""
         self._started = time.monotonic_ns()
-        running = self.vm.vcpus if self.engine.traits.has_lapic else self.vm.vcpus[:1]
-        threads = [threading.Thread(target=self._drive, args=(vcpu,), daemon=True) for vcpu in running]
-        for thread in threads:
-            thread.start()
+        self._processors.start(self._guard, self._asleep)
         self._supervise()
-        for vcpu in running:
-            vcpu.kick()
-        for wake in self._wake:
-            wake.set()
-        for thread in threads:
-            thread.join(_LEAVE_SECONDS)
-        stuck = any(thread.is_alive() for thread in threads)
+        stuck = not self._processors.stop()
         self._board.flush()
         outcome = self._outcome(stuck=stuck)
         if not stuck:
@@ -111,16 +108,35 @@ class Machine:
     def raise_vector(self, vcpu: int, vector: int) -> None:
         """Deliver an edge interrupt through the vCPU's local APIC."""
         self._board.raise_vector(self.vm.vcpus[vcpu], vector)
-        self.wake(vcpu)
 
     def inject(self, vcpu: int, vector: int) -> None:
-        """Interrupt a vCPU past its local APIC."""
-        self._board.inject(self.vm.vcpus[vcpu], vector)
+        """Interrupt a vCPU past its local APIC.
+
+        An engine's own APIC takes it as an edge and waits for an EOI, which a guest that asked for a callback vector
+        does not send (docs/design.md).
+        """
+        self.vm.vcpus[vcpu].raise_vector(vector)
         self.wake(vcpu)
 
     def wake(self, vcpu: int) -> None:
-        """Have a vCPU that sleeps in HLT look again."""
-        self._wake[vcpu].set()
+        """End a vCPU's sleep in HLT: it was given an interrupt."""
+        self._processors.wake(vcpu)
+
+    def online(self, vcpu: int, state: CpuState | None) -> None:
+        """Have a vCPU run, from a state, or from where it stopped."""
+        self._processors.online(vcpu, state)
+
+    def offline(self, vcpu: int) -> None:
+        """Have a vCPU stop between two instructions, registers kept."""
+        self._processors.offline(vcpu)
+
+    def waits_for_sipi(self, vcpu: int) -> bool | None:
+        """Tell what an engine's own local APIC did with a vCPU; None where INIT and SIPI reach the board."""
+        return None if self.engine.traits.sees_init_sipi else self.vm.vcpus[vcpu].waits_for_sipi()
+
+    def nmi(self, vcpu: int) -> None:
+        """Make an NMI pending in a vCPU."""
+        self._processors.nmi(vcpu)
 
     def arm(self, vcpu: int, deadline: int | None) -> None:
         """Ask for the domain's timer to be looked at when its clock reaches deadline."""
@@ -129,11 +145,16 @@ class Machine:
             deadline += time.monotonic_ns() - domain.clock.now()
         self._arm(("domain", vcpu), deadline)
 
-    def end_domain(self, reason: int) -> None:
-        """End the run because the guest called sched_op(shutdown)."""
+    def end_domain(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
+        """End the run because the domain shut down: by sched_op, if no other reason is given."""
         name = SHUTDOWN_NAMES[reason] if reason < len(SHUTDOWN_NAMES) else str(reason)
+        why = why or f"the guest called sched_op(shutdown, {name})"
         # libxl destroys a domain that ends for a reason it does not know, as it does one that crashed.
-        self.end(_SHUTDOWN_ENDINGS.get(name, "crash"), f"the guest called sched_op(shutdown, {name})")
+        self.end(_SHUTDOWN_ENDINGS.get(name, "crash"), why, vcpu=vcpu)
+
+    def cpuid(self, vcpu: int) -> CpuidTable:
+        """Return what CPUID answers on a vCPU."""
+        return self._cpuid(vcpu)
 
     def local_apic(self, vcpu: int) -> LocalApic:
         """Make a local APIC for a vCPU of an engine that has none."""
@@ -167,8 +188,7 @@ class Machine:
                 break
             due = {key: at for key, at in list(self._due.items()) if at <= now}
             for _, vcpu in due:
-                self.vm.vcpus[vcpu].kick()
-                self._wake[vcpu].set()
+                self._processors.look(vcpu)
             waits = [at for key, at in list(self._due.items()) if key not in due]
             waits += [deadline] if deadline is not None else []
             try:
@@ -177,19 +197,16 @@ class Machine:
             except Empty:
                 continue
 
-    def _drive(self, vcpu: Vcpu) -> None:
-        """Run one vCPU until the run ends: the body of its thread."""
-        sink = self._sink(vcpu)
+    def _guard(self, body: Callable[[], None], vcpu: int | None) -> None:
+        """Run the body of a thread, of one vCPU or of all."""
         try:
-            while not self._endings:
-                self._service(vcpu)
-                vcpu.run(sink)
+            body()
         except PvhError as error:
-            self.end("engine", str(error), vcpu=vcpu.index)
+            self.end("engine", str(error), vcpu=vcpu)
         except BrokenPipeError:
             self.end("interrupted", "whoever read the console went away", status=_SIGPIPE_STATUS)
         except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave the run without an end
-            self.end("engine", f"a defect or the host stopped vCPU {vcpu.index}: {error!r}", vcpu=vcpu.index)
+            self.end("engine", f"a defect or the host stopped the processors: {error!r}", vcpu=vcpu)
 
     def _service(self, vcpu: Vcpu) -> None:
         """Fire the vCPU's timers whose time has come."""
@@ -201,7 +218,7 @@ class Machine:
                 self._board.expire(vcpu, key[0])
 
     def _sink(self, vcpu: Vcpu) -> Sink:
-        handle, watch, counts = self._board.handle, self._watch, self._counts
+        handle, counts = self._board.handle, self._counts
 
         def sink(event: Exit) -> int | None:
             counts[type(event).__name__] += 1
@@ -210,8 +227,8 @@ class Machine:
                 self._stand(vcpu, event)
             else:
                 answer = handle(vcpu, event)
-            if watch:
-                watch(vcpu.index, event, answer)
+            if self._watch:
+                self._watch(vcpu.index, event, answer)
             if self._endings:
                 vcpu.kick()
             return answer
@@ -229,31 +246,17 @@ class Machine:
             self._halt(vcpu, event)
 
     def _halt(self, vcpu: Vcpu, event: Halt) -> None:
-        """Sleep until an interrupt is raised. A halt that nothing can end is a hang."""
-        index = vcpu.index
-        wake = self._wake[index]
-        if not event.wakes:
-            self._halt_for_good(index)
-            return
-        while not self._endings and not wake.is_set():
-            if not any(owner == index for _, owner in list(self._due)):
-                self.end("hang", f"vCPU {index} halted, and no timer or event is left to wake it", vcpu=index)
-                return
-            wake.wait()
-            wake.clear()
-            self._service(vcpu)
-        wake.clear()
-
-    def _halt_for_good(self, index: int) -> None:
-        """End the run: a processor that halts with interrupts off never goes on.
-
-        Xen takes such a vCPU down, and powers the domain off when no other is up (xen/arch/x86/hvm/hvm.c, hvm_hlt).
-        """
-        halted = f"vCPU {index} halted with interrupts off"
-        if self._board.domain is None:
-            self.end("hang", halted, vcpu=index)
+        """Have a processor sleep until it gets an interrupt. With interrupts off, on Xen, it is down."""
+        domain = self._board.domain
+        if event.wakes or domain is None:
+            self._processors.halt(vcpu.index)
         else:
-            self.end("poweroff", f"{halted}, and Xen powers a domain off when its last vCPU does", vcpu=index)
+            domain.halt_for_good(vcpu.index)
+
+    def _asleep(self) -> None:
+        """End a run in which every processor sleeps or is down, unless a timer is left."""
+        if not self._due:
+            self.end("hang", "every vCPU is halted, and no timer or event is left to wake one", vcpu=0)
 
     def _outcome(self, *, stuck: bool) -> Outcome:
         """Gather what is known; a vCPU that is stuck in its engine cannot be asked for registers."""

@@ -20,7 +20,6 @@ _BUS_CYCLE_NS = 10  # Xen's APIC_BUS_CYCLE_NS: a 100 MHz bus
 _ENABLED = 1 << 8  # SVR
 _MASKED = 1 << 16
 _PERIODIC = 1 << 17
-_LOGICAL = 1 << 11  # ICR
 _SHORTEST_PERIOD_NS = 100_000  # as Xen's create_periodic_time: a guest must not drown in its own timer
 _LVT_WRITABLE = {
     _LVT_TIMER: 0x300FF,
@@ -38,15 +37,23 @@ class LocalApic:
 
     now   returns ns of any steady clock
     arm   asks for expire() at that clock's value (None: no longer)
+    send  takes an inter-processor interrupt: ICR's low word, and the destination of its high word
     """
 
     def __init__(self, apic_id: int, now: Callable[[], int], arm: Callable[[int | None], None]) -> None:
         self._now, self._arm = now, arm
-        self._registers = dict.fromkeys(_LVT_WRITABLE, _MASKED) | {_ID: apic_id << 24, _VERSION: _XEN_VERSION}
+        self._id = apic_id
+        self.send: Callable[[int, int], None] = lambda _command, _destination: None
+        self.reset()
+
+    def reset(self) -> None:
+        """Take the state of power-up, as INIT gives it too (SDM 11.4.7): disabled, all masked."""
+        self._registers = dict.fromkeys(_LVT_WRITABLE, _MASKED) | {_ID: self._id << 24, _VERSION: _XEN_VERSION}
         self._registers |= {_DFR: 0xFFFFFFFF, _SVR: 0xFF}
         self._irr = 0
         self._isr = 0
         self._count_start = 0
+        self._arm(None)
 
     @property
     def enabled(self) -> bool:
@@ -94,7 +101,8 @@ class LocalApic:
         if offset == _EOI:
             self._isr &= ~(1 << self._isr.bit_length() >> 1)
         elif offset == _ICR:
-            self._command(value)
+            self._registers[_ICR] = value & 0xCCFFF
+            self.send(value, self._registers.get(_ICR_HIGH, 0) >> 24)
         elif offset == _INITIAL_COUNT:
             self._registers[offset] = value
             self._start_timer()
@@ -111,24 +119,16 @@ class LocalApic:
         elif offset in _WRITABLE:
             self._registers[offset] = value & _WRITABLE[offset]
 
-    def _command(self, value: int) -> None:
-        """Send an inter-processor interrupt. With one processor running, only a fixed one to itself arrives."""
-        self._registers[_ICR] = value & 0xCCFFF
-        shorthand = value >> 18 & 3
-        if value & 0x700 == 0 and (shorthand in (1, 2) or (shorthand == 0 and self._is_addressed(value))):
-            self.accept(value & 0xFF)
-
-    def _is_addressed(self, command: int) -> bool:
-        """Whether the destination in ICR_HIGH is this processor (SDM 11.6.2)."""
-        destination = self._registers.get(_ICR_HIGH, 0) >> 24
+    def is_addressed(self, destination: int, *, logical: bool) -> bool:
+        """Whether a destination, physical or logical, is this processor (SDM 11.6.2)."""
         if destination == 0xFF:
             return True
-        if not command & _LOGICAL:
-            return destination == self._registers[_ID] >> 24
-        logical = self._registers.get(_LDR, 0) >> 24
+        if not logical:
+            return destination == self._id
+        own = self._registers.get(_LDR, 0) >> 24
         if self._registers[_DFR] >> 28 == 0xF:
-            return bool(destination & logical)
-        return destination >> 4 == logical >> 4 and bool(destination & logical & 0xF)
+            return bool(destination & own)
+        return destination >> 4 == own >> 4 and bool(destination & own & 0xF)
 
     def _priority(self) -> int:
         tpr = self._registers.get(_TPR, 0)

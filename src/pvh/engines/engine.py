@@ -59,11 +59,34 @@ class Vcpu(Protocol):
         """Return the registers. During an exit, RIP is on the instruction that caused it or just behind it."""
         ...
 
-    def run(self, sink: Sink) -> None:
+    def run(self, sink: Sink, blocks: int | None = None) -> None:
         """Execute until kick() was called or the vCPU shut down, giving every exit to the sink.
 
+        With blocks, an engine whose vCPUs take turns on one thread also returns after about that many basic blocks.
         A kick that comes before run() is not lost: run returns at once. Raises EngineError when the host fails.
         """
+        ...
+
+    def park(self) -> None:
+        """Have run() execute nothing, keeping the registers, until resume() or load(). From the vCPU's own thread.
+
+        With traits.has_lapic run() then waits for a kick, and for what the local APIC makes of INIT and SIPI.
+        """
+        ...
+
+    def resume(self) -> None:
+        """Have run() go on where park() stopped it. From the vCPU's own thread."""
+        ...
+
+    def waits_for_sipi(self) -> bool | None:
+        """Whether the engine's local APIC has the vCPU wait for a SIPI; None without such an APIC.
+
+        From any thread but the vCPU's own, whether the vCPU runs or not; it waits for no sink.
+        """
+        ...
+
+    def nmi(self) -> None:
+        """Make an NMI pending. From the vCPU's own thread, between runs."""
         ...
 
     def kick(self) -> None:
@@ -96,11 +119,6 @@ class Vm(Protocol):
         """Guest-physical addresses where the engine replaced VMCALL/VMMCALL in the guest's code (empty on most)."""
         ...
 
-    @property
-    def tsc_khz(self) -> int:
-        """Frequency of the guest's TSC in kHz."""
-        ...
-
     def tsc(self) -> int:
         """Return what RDTSC on vCPU 0 would give now; from any thread."""
         ...
@@ -129,6 +147,11 @@ class Engine(Protocol):
     @property
     def traits(self) -> Traits:
         """What it can see."""
+        ...
+
+    @property
+    def tsc_khz(self) -> int:
+        """Frequency of the guest's TSC in kHz."""
         ...
 
     def cpuid(self) -> CpuidTable:

@@ -1,0 +1,165 @@
+"""Processors: which vCPU runs when, and on which thread.
+
+An engine whose vCPUs run in parallel gets a thread for each. The emulator's take turns on one thread: so LOCKed
+instructions are atomic, and no vCPU runs while the host changes memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pvh.build.cpu_state import CpuState
+    from pvh.engines.engine import Vcpu, Vm
+    from pvh.engines.exits import Sink
+
+_SLICE_BLOCKS = 20_000  # basic blocks of a turn while others wait: about 0.2 ms
+_LEAVE_SECONDS = 5.0  # a vCPU that does not leave its engine this long after a kick is given up
+
+
+class Turn:
+    """What is wanted of one vCPU; whoever changes it makes the vCPU's thread look again.
+
+    up      it executes, or sleeps in HLT
+    halted  it sleeps in HLT (engines that report it)
+    load    the state it starts from, once
+    nmi     an NMI is to be made pending
+    """
+
+    __slots__ = ("halted", "load", "moved", "nmi", "sink", "up", "vcpu")
+
+    def __init__(self, vcpu: Vcpu, sink: Sink, *, up: bool) -> None:
+        self.vcpu, self.sink, self.up = vcpu, sink, up
+        self.halted = self.nmi = self.moved = False
+        self.load: CpuState | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has something to execute."""
+        return self.up and not self.halted
+
+    def prepare(self) -> None:
+        """Do what was asked for between two runs; only the thread that runs the vCPU may."""
+        if self.moved:
+            self.moved = False
+            if self.up:
+                self.vcpu.resume()
+            else:
+                self.vcpu.park()
+        state, self.load = self.load, None
+        if state:
+            self.halted = False
+            self.vcpu.load(state)
+        if self.nmi:
+            self.nmi = self.halted = False
+            self.vcpu.nmi()
+
+
+class Processors:
+    """The vCPUs of one machine.
+
+    ended    tells whether the run has its ending
+    service  fires the timers of a vCPU whose time has come; called by the thread that runs the vCPU
+    """
+
+    def __init__(
+        self, vm: Vm, sinks: list[Sink], *, parallel: bool, ended: Callable[[], bool], service: Callable[[Vcpu], None]
+    ) -> None:
+        self._turns = [Turn(vcpu, sink, up=vcpu.index == 0) for vcpu, sink in zip(vm.vcpus, sinks, strict=True)]
+        self._parallel = parallel
+        self._ended = ended
+        self._service = service
+        self._look = threading.Event()
+        self._current: Turn | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self, guard: Callable[[Callable[[], None], int | None], None], asleep: Callable[[], None]) -> None:
+        """Start the threads.
+
+        guard   runs a thread's body (of a vCPU, or of all), and ends the run when it fails
+        asleep  is called when no vCPU has anything to execute: it ends a run that nothing can wake
+        """
+        bodies: list[tuple[Callable[[], None], int | None]]
+        if self._parallel:
+            bodies = [(lambda turn=turn: self._drive(turn), turn.vcpu.index) for turn in self._turns]  # type: ignore[misc]
+        else:
+            bodies = [(lambda: self._take_turns(asleep), None)]
+        self._threads = [threading.Thread(target=guard, args=body, daemon=True) for body in bodies]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> bool:
+        """Have every vCPU leave its engine, the run being ended; return whether all did."""
+        for turn in self._turns:
+            turn.vcpu.kick()
+        self._look.set()
+        for thread in self._threads:
+            thread.join(_LEAVE_SECONDS)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def online(self, vcpu: int, state: CpuState | None) -> None:
+        """Have a vCPU run, from a state, or from where it stopped."""
+        turn = self._turns[vcpu]
+        turn.load = state or turn.load
+        turn.up = turn.moved = True
+        self.look(vcpu)
+
+    def offline(self, vcpu: int) -> None:
+        """Have a vCPU stop between two instructions, registers kept."""
+        turn = self._turns[vcpu]
+        turn.up = False
+        turn.moved = True
+        self.look(vcpu)
+
+    def nmi(self, vcpu: int) -> None:
+        """Make an NMI pending in a vCPU."""
+        self._turns[vcpu].nmi = True
+        self.look(vcpu)
+
+    def halt(self, vcpu: int) -> None:
+        """Have a vCPU sleep until wake(); from its sink."""
+        turn = self._turns[vcpu]
+        turn.halted = True
+        turn.vcpu.kick()
+
+    def wake(self, vcpu: int) -> None:
+        """End a vCPU's sleep: it has an interrupt to take."""
+        self._turns[vcpu].halted = False
+        self._look.set()
+
+    def look(self, vcpu: int) -> None:
+        """Make the thread that runs a vCPU look at what is wanted of it, and at its timers."""
+        running = self._turns[vcpu] if self._parallel else self._current
+        if running:
+            running.vcpu.kick()
+        self._look.set()
+
+    def _drive(self, turn: Turn) -> None:
+        """Run one vCPU, which waits inside the engine while it is down."""
+        while not self._ended():
+            self._service(turn.vcpu)
+            turn.prepare()
+            turn.vcpu.run(turn.sink)
+
+    def _take_turns(self, asleep: Callable[[], None]) -> None:
+        """Run all vCPUs in slices, on this thread."""
+        while not self._ended():
+            self._look.clear()
+            ran = [turn for turn in self._turns if self._take(turn)]
+            if not ran and not self._ended() and not self._look.is_set():
+                asleep()
+                self._look.wait()
+
+    def _take(self, turn: Turn) -> bool:
+        """Let one vCPU run for a while if it can; return whether it did."""
+        self._service(turn.vcpu)
+        turn.prepare()
+        if not turn.ready or self._ended():
+            return False
+        others = any(other.ready for other in self._turns if other is not turn)
+        self._current = turn
+        turn.vcpu.run(turn.sink, _SLICE_BLOCKS if others else None)
+        self._current = None
+        return True
