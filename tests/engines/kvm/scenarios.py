@@ -324,6 +324,16 @@ def interrupts(engine: KvmEngine) -> None:
         assert [value & 0xFF for value in run.found[1:]] == [0x51, 0x51]
 
 
+def interrupt_before_its_apic_is_on(engine: KvmEngine) -> None:
+    """A vector raised while the local APIC is off arrives once it is on (xen/arch/x86/hvm/vlapic.c, vlapic_set_irq)."""
+    with Run(engine, with_handler(12, 0x51, 13), lambda _: None) as run:
+        run.vm.vcpus[0].raise_vector(0x51)
+        time.sleep(0.01)
+        threading.Timer(1.0, run.vm.vcpus[0].kick).start()
+        run.vm.vcpus[0].run(run.sink)
+        assert [value & 0xFF for value in run.found] == [run.found[0] & 0xFF, 0x51], "once, and not before"
+
+
 def second_processor(engine: KvmEngine) -> None:
     """An AP waits inside run() for INIT and SIPI, and begins in real mode at the vector's page (SDM vol. 3, 8.4.4)."""
     image = guest_image(14, vcpus=2)
@@ -420,6 +430,7 @@ SCENARIOS: tuple[Callable[[KvmEngine], None], ...] = (
     kick_from_the_sink,
     kicks_are_exact,
     interrupts,
+    interrupt_before_its_apic_is_on,
     second_processor,
     waiting_processor_leaves,
     loading_twice,

@@ -18,6 +18,7 @@ from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm import state as registers
 from pvh.engines.kvm.engine import KvmEngine
 from pvh.engines.kvm.hypercall_page import Sites
+from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
 from pvh.errors import EngineError
 from pvh.kernel.source import FileSource, identify
@@ -32,7 +33,7 @@ def bare(reason: int, union: bytes, *, wide: bool = False) -> KvmVcpu:
     state = long_state(GuestRam(((0, MEMORY),))) if wide else FLAT_STATE
     run[kvm.RUN_SREGS : kvm.RUN_SREGS + registers.SREGS_SIZE] = registers.pack_sregs(state, 0)
     vcpu._run = run
-    vcpu._around = Surroundings(-1, 4096, GuestRam(()), Sites(), ())
+    vcpu._around = Surroundings(-1, 4096, Interrupts(-1), GuestRam(()), Sites(), ())
     return vcpu
 
 

@@ -17,6 +17,7 @@ from pvh.build.ram import GuestRam
 from pvh.engines.exits import Broken, Exit, PortOut, Shutdown
 from pvh.engines.kvm import cpuid
 from pvh.engines.kvm.hypercall_page import Sites
+from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
 from pvh.engines.kvm.vm import make_vm, run_size
 from pvh.errors import EngineError
@@ -87,7 +88,7 @@ def run_probe(dev: int, *, until_failure: bool = False, timed: bool = True) -> P
     _fill(ram)
     vm = make_vm(dev, ram)
     try:
-        vcpu = KvmVcpu(0, Surroundings(vm, run_size(dev), ram, Sites(), ()))
+        vcpu = KvmVcpu(0, Surroundings(vm, run_size(dev), Interrupts(vm), ram, Sites(), ()))
         vcpu.set_cpuid(table)
         tsc_khz = vcpu.tsc_khz
         checks: list[Check] = []

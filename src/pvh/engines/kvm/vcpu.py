@@ -30,6 +30,7 @@ from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm import kick
 from pvh.engines.kvm import state as registers
 from pvh.engines.kvm.hypercall_page import OUT, PORT, Sites
+from pvh.engines.kvm.interrupts import Interrupts
 from pvh.errors import EngineError
 from pvh.kernel.source import FileSource
 from pvh.record import dataclass
@@ -39,10 +40,11 @@ _MASK64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the vCPUs of a guest share: the VM's descriptor, the size of kvm_run, memory, hypercall sites, files."""
+    """What a guest's vCPUs share: the VM's descriptor, kvm_run's size, interrupts, memory, hypercall sites, files."""
 
     vm: int
     run_size: int
+    interrupts: Interrupts
     ram: GuestRam
     sites: Sites
     files: tuple[FileSource, ...]
@@ -158,9 +160,8 @@ class KvmVcpu:
             kick.knock(thread)
 
     def raise_vector(self, vector: int) -> None:
-        """Send this vCPU's local APIC an edge-triggered interrupt; from any thread. A disabled APIC drops it."""
-        message = kvm.MSI.pack(0xFEE00000 | 2 * self._index << 12, 0, vector, 0)
-        kvm.must(f"interrupt vector {vector:#x}", self._around.vm, kvm.SIGNAL_MSI, message)
+        """Send the vCPU's local APIC an edge-triggered interrupt; from any thread. It waits until the APIC takes it."""
+        self._around.interrupts.send(2 * self._index, vector)
 
     def recent(self) -> tuple[int, ...]:
         """Return nothing: KVM keeps no history."""

@@ -11,6 +11,7 @@ from pvh.engines.engine import CpuidTable
 from pvh.engines.kvm import cpuid, hypercall_page, patch
 from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm.clock import GuestClock
+from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
 
 # Where Intel processors without "unrestricted guest" keep KVM's own TSS (3 pages) and identity map (1 page): below the
@@ -64,10 +65,11 @@ class KvmVm:
         self._sites = hypercall_page.Sites()
         self._trap = hypercall_page.OUT
         self._fd = make_vm(dev, image.ram)
+        self._interrupts = Interrupts(self._fd)
         try:
             if image.plan.options.platform == "xen":
                 self._see_hypercalls(dev, image, tables[0])
-            around = Surroundings(self._fd, run_size(dev), image.ram, self._sites, image.files)
+            around = Surroundings(self._fd, run_size(dev), self._interrupts, image.ram, self._sites, image.files)
             for index, table in enumerate(tables):
                 self._vcpus.append(KvmVcpu(index, around))
                 self._vcpus[index].set_cpuid(cpuid.pack(table))
@@ -107,6 +109,7 @@ class KvmVm:
 
     def close(self) -> None:
         """Give everything back. No vCPU may be running."""
+        self._interrupts.close()
         for vcpu in self._vcpus:
             vcpu.close()
         self._vcpus.clear()
