@@ -332,7 +332,7 @@ class TestSelfModifyingCode:
 
         def answer(vcpu: EmulatorVcpu, _exit: Exit) -> int:
             image.ram.write(CODE + 1, b"\x09")
-            vcpu.code_changed()
+            vcpu.processor.code_changed()
             return 0
 
         assert run(image, answer).state.gprs[0] == 9

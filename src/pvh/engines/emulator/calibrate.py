@@ -26,6 +26,9 @@ HF_PE = 1 << 7
 HF_LMA = 1 << 14
 HF_CS64 = 1 << 15
 HF_GUEST = 1 << 21
+# The second word of mode bits, which follows.
+HF2_GIF = 1
+HF2_NMI = 1 << 2
 
 # Order of the library's segment array, which is the encoding's.
 SEGMENT_ORDER = ("es", "cs", "ss", "ds", "fs", "gs")
@@ -127,7 +130,7 @@ def _fields(run: int) -> dict[str, bytes]:
         "idtr": struct.pack("<QI", state.idtr.base, state.idtr.limit),
         "cr": quads(state.cr0, 0, state.cr2, state.cr3, state.cr4),
         "dr": quads(state.dr6, state.dr7),
-        "hflags": struct.pack("<I", hflags),
+        "hflags": struct.pack("<II", hflags, HF2_GIF),
         "efer": quads(state.efer),
         "tsc_offset": quads(_marker(run, 50)),
         **{name: quads(msrs[name]) for name in ("star", "lstar", "cstar", "sfmask")},

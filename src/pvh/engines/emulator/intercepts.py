@@ -10,6 +10,7 @@ from pvh.engines.emulator import vmcb as svm
 from pvh.engines.emulator.decode import Instruction, decode
 from pvh.engines.emulator.exceptions import EXTERNAL, SOFTWARE, Event, Unsupported, fault
 from pvh.engines.emulator.msr import GuestGp, check_efer
+from pvh.engines.emulator.processor import STOPPED_AT_SYSCALL, STOPPED_AT_SYSENTER
 from pvh.engines.emulator.registers import RAX, RBX, RCX, RDI, RDX, RSI
 from pvh.engines.exits import Halt, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from pvh.engines.emulator.vcpu import EmulatorVcpu
 
-# Numbers of our own, for the two hooks that are no intercepts.
-SYSCALL = 0x1000
-SYSENTER = 0x1001
 # The library adds this to an SVM exit code.
 INTERCEPT = 0x100
 
@@ -43,7 +41,7 @@ def handle(vcpu: EmulatorVcpu, number: int) -> None:
 
 def _exception(vcpu: EmulatorVcpu, vector: int) -> None:
     if vector == x86.PF:
-        vcpu.deliver(fault(vector, vcpu.registers.error_code, vcpu.scratch.fault_address))
+        vcpu.deliver(fault(vector, vcpu.registers.error_code, vcpu.processor.scratch.fault_address))
     elif vector == x86.UD:
         instruction = _instruction(vcpu)
         # Neither needs a prefix, and F3 makes the second one VMGEXIT, an alias where there is no SEV-ES.
@@ -159,17 +157,17 @@ def _write_cr(vcpu: EmulatorVcpu) -> None:
     try:
         if code[:2] == b"\x0f\x06":
             length -= 1
-            control.write_cr0(vcpu.handle, registers, registers.cr(0) & ~x86.CR0_TS)
+            control.write_cr0(vcpu.processor.handle, registers, registers.cr(0) & ~x86.CR0_TS)
         elif code[:2] == b"\x0f\x01":
             if code[2] < 0xC0:
                 raise Unsupported("LMSW from memory")
             low = registers.gpr(instruction.register) & 0xF
-            control.write_cr0(vcpu.handle, registers, registers.cr(0) & ~0xE | low)
+            control.write_cr0(vcpu.processor.handle, registers, registers.cr(0) & ~0xE | low)
         else:
             value = registers.gpr(instruction.register)
             value &= 2**64 - 1 if registers.bits == 64 else _M32
             write = control.write_cr4 if instruction.system_register == 4 else control.write_cr0
-            write(vcpu.handle, registers, value)
+            write(vcpu.processor.handle, registers, value)
     except control.Refused:
         vcpu.deliver(fault(x86.GP))
         return
@@ -220,7 +218,7 @@ def _syscall(vcpu: EmulatorVcpu) -> None:
 
 
 def _sysenter(vcpu: EmulatorVcpu) -> None:
-    read = vcpu.handle.read_msr
+    read = vcpu.processor.handle.read_msr
     msrs = (read(x86.MSR_SYSENTER_CS), read(x86.MSR_SYSENTER_ESP), read(x86.MSR_SYSENTER_EIP))
     target = syscall.sysenter(vcpu.registers, *msrs)
     if target is None:
@@ -243,8 +241,8 @@ def _shutdown(vcpu: EmulatorVcpu) -> None:
 
 
 _ACTIONS: dict[int, Callable[[EmulatorVcpu], None]] = {
-    SYSCALL: _syscall,
-    SYSENTER: _sysenter,
+    STOPPED_AT_SYSCALL: _syscall,
+    STOPPED_AT_SYSENTER: _sysenter,
     INTERCEPT + svm.EXIT_SWINT: _interrupt,
     INTERCEPT + svm.EXIT_ICEBP: _icebp,
     INTERCEPT + svm.EXIT_HLT: _halt,

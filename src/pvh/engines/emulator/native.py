@@ -96,6 +96,10 @@ class ControlBlock:
             pointer = ctypes.cast(function, ctypes.c_void_p)  # type: ignore[arg-type]
             self._memory[_FUNCTIONS_AT // 8 + index] = pointer.value or 0
 
+    def forget_trail(self) -> None:
+        """Empty the trail."""
+        ctypes.memset(self.address + _TRAIL_AT, 0, 8 * _TRAIL)
+
     def trail(self) -> tuple[int, ...]:
         """Return the addresses of the last blocks, newest last."""
         head: int = struct.unpack_from("<I", self._memory, 8)[0]

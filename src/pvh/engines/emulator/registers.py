@@ -8,7 +8,7 @@ from pvh.abi import x86
 from pvh.build.cpu_state import CpuState, SegmentRegister, TableRegister
 from pvh.engines.emulator import calibrate as cal
 from pvh.engines.emulator.calibrate import Layout
-from pvh.engines.emulator.libunicorn import REG_GPRS, REG_RFLAGS, Context, Handle
+from pvh.engines.emulator.libunicorn import REG_RFLAGS, Context, Handle
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
 ES, CS, SS, DS, FS, GS = range(6)
@@ -46,6 +46,10 @@ class Registers:
         self._flags = self._new_flags = None
         self._context.save()
 
+    def keep_flags(self) -> None:
+        """Have RFLAGS in the snapshot while the processor still has them."""
+        self._flags = self.flags
+
     def commit(self) -> None:
         """Put the changed registers into the processor."""
         self._context.restore()
@@ -60,11 +64,6 @@ class Registers:
     def set_gpr(self, index: int, value: int) -> None:
         """Set a general register, all 64 bits."""
         _U64.pack_into(self._bytes, self._at.gprs + 8 * index, value & _M64)
-
-    def set_gprs(self, values: tuple[int, ...]) -> None:
-        """Set all general registers in the processor itself, without a snapshot."""
-        for register, value in zip(REG_GPRS, values, strict=True):
-            self._handle.write(register, value)
 
     @property
     def rip(self) -> int:
@@ -159,6 +158,17 @@ class Registers:
     def interrupt_shadow(self) -> bool:
         """The next instruction follows STI or a load of SS: no interrupt may come before it."""
         return bool(self.hflags & cal.HF_INHIBIT_IRQ)
+
+    @property
+    def in_nmi(self) -> bool:
+        """An NMI was taken and no IRET has followed: further ones are held back."""
+        return bool(_U32.unpack_from(self._bytes, self._at.hflags + 4)[0] & cal.HF2_NMI)
+
+    def begin_nmi(self) -> None:
+        """Hold NMIs back until IRET, which the library takes note of."""
+        hflags2: int = _U32.unpack_from(self._bytes, self._at.hflags + 4)[0]
+        _U32.pack_into(self._bytes, self._at.hflags + 4, hflags2 | cal.HF2_NMI)
+        self.commit()
 
     @property
     def linear_rip(self) -> int:

@@ -34,16 +34,22 @@ class Stopper:
         if self.control is not None:
             self.control.mode.value = mode
 
-    def bound(self, mode: int, *, single: bool = False) -> int:
-        """Set the mode for a run of a slice, or of a single block; return the instruction count to start it with.
+    def bound(self, mode: int, blocks: int | None = None) -> int:
+        """Set the mode for a run of at most so many blocks; return the instruction count to start it with.
 
-        single is for blocks of one instruction: the entry code's, or one in an interrupt shadow.
+        A single block is one of a single instruction: in an interrupt shadow.
         """
         if self.control is None:
-            return 1 if single else _WINDOW_INSTRUCTIONS if mode == WINDOW else _SLICE_INSTRUCTIONS
+            most = _SLICE_INSTRUCTIONS if blocks is None else min(blocks, _SLICE_INSTRUCTIONS)
+            return min(most, _WINDOW_INSTRUCTIONS) if mode == WINDOW else most
         self.control.mode.value = mode
-        self.control.budget.value = 1 if single else _SLICE_BLOCKS
+        self.control.budget.value = _SLICE_BLOCKS if blocks is None else min(blocks, _SLICE_BLOCKS)
         return 0
+
+    def forget_trail(self) -> None:
+        """Empty the trail."""
+        if self.control is not None:
+            self.control.forget_trail()
 
     def trail(self) -> tuple[int, ...]:
         """Return the linear addresses of the last blocks, newest last."""

@@ -1,4 +1,4 @@
-"""One emulated processor: the loop that runs it, and the callbacks that must answer while it executes."""
+"""One vCPU of the emulator: the loop that runs it, what stops do to it, and the callbacks of its turn."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ from typing import TYPE_CHECKING
 
 from pvh.abi import x86
 from pvh.build.cpu_state import CpuState
-from pvh.engines.emulator import calibrate, intercepts, native, ports
+from pvh.engines.emulator import intercepts, ports
 from pvh.engines.emulator import libunicorn as uc
-from pvh.engines.emulator.cpuid import CpuidLookup
 from pvh.engines.emulator.exceptions import EXTERNAL, Event, Unsupported, deliver, fault
-from pvh.engines.emulator.msr import MsrBank, allow_native
-from pvh.engines.emulator.native import host_tsc
+from pvh.engines.emulator.msr import MsrBank
+from pvh.engines.emulator.native import RUN, WINDOW, host_tsc
 from pvh.engines.emulator.paging import LinearMemory
 from pvh.engines.emulator.registers import RAX, RCX, Registers
-from pvh.engines.emulator.stop import RUN, STOP, WINDOW, Stopper
-from pvh.engines.emulator.vmcb import CODE, MSR_WRITE, Scratch
+from pvh.engines.emulator.vmcb import MSR_WRITE
 from pvh.engines.exits import Broken, Exit, MmioRead, MmioWrite, PortIn, PortOut, Shutdown, Sink
 
 if TYPE_CHECKING:
+    from pvh.engines.emulator.cpuid import CpuidLookup
     from pvh.engines.emulator.vm import EmulatorVm
 
 _M64 = 2**64 - 1
-_FCW_RESET = 0x40
-_MXCSR_RESET = 0x1F80
 _DR6_BS = 1 << 14
 _FETCH_FAILED = frozenset({uc.ERR_FETCH_PROT, uc.ERR_FETCH_UNMAPPED})
 
@@ -35,62 +32,28 @@ class EmulatorVcpu:
     """
 
     def __init__(self, vm: EmulatorVm, index: int, cpuid: CpuidLookup) -> None:
-        self._vm = vm
         self._index = index
         self._cpuid = cpuid
+        self.processor = vm.processor
+        self.registers = Registers(vm.processor.handle, vm.layout)
+        self.memory = LinearMemory(vm.ram, self.registers)
+        self.msrs = MsrBank(index, 0, boot=index == 0)
+        self.tsc_offset = vm.tsc_offset
         self.pending: set[int] = set()
         self.rip = 0
-        self.tsc_offset = vm.tsc_offset
-        self._number = 0
+        self._nmi = False
+        self._loaded = False
+        self._load_later: CpuState | None = None
+        self._loads = 0
+        self._down = self._parked = self._kicked = False
         self._sink: Sink | None = None
         self._failure: BaseException | None = None
         self._left: ports.Left | None = None
-        self._executing = False
-        self._loads = 0
-        self._kicked = False
-        self._stale_code = False
-        self._down = True
-        self.msrs = MsrBank(index, 0, boot=index == 0)
-        self._stopper: Stopper | None = None
-
-    def _open(self) -> Stopper:
-        """Make the emulated processor: with the first load(), as one that stays in reset costs 3 MB."""
-        self.handle = uc.Handle()
-        self.scratch = Scratch()
-        allow_native(self.scratch)
-        calibrate.enable_svm(self.handle, self.scratch)
-        self._vm.map_into(self.handle, self._read_mmio, self._write_mmio)
-        self.registers = Registers(self.handle, self._vm.layout)
-        self._reset = uc.Context(self.handle)
-        self.memory = LinearMemory(self._vm.ram, self.registers)
-        self._stopper = Stopper(self.handle)
-        self._add_hooks(self._stopper.control)
-        return self._stopper
-
-    def _add_hooks(self, control: native.ControlBlock | None) -> None:
-        add = self.handle.hook
-        on_in, on_out = uc.InHook(self._on_in), uc.OutHook(self._on_out)
-        if control is None:
-            add(uc.HOOK_INSN, on_in, uc.INS_IN)
-            add(uc.HOOK_INSN, on_out, uc.INS_OUT)
-        else:
-            self._port_callbacks = (on_in, on_out)
-            control.call_back(on_in, on_out, x86.MSR_VM_HSAVE_PA)
-            add(uc.HOOK_INSN, native.pointer(control.in_hook), uc.INS_IN, control.address)
-            add(uc.HOOK_INSN, native.pointer(control.out_hook), uc.INS_OUT, control.address)
-        add(uc.HOOK_INTR, uc.IntrHook(self._on_interrupt))
-        add(uc.HOOK_MEM_INVALID, uc.MemHook(lambda *_: False))
-        add(uc.HOOK_INSN, uc.CpuidHook(self._on_cpuid), uc.INS_CPUID)
-        add(uc.HOOK_INSN, uc.VoidHook(lambda *_: self._on_interrupt(0, intercepts.SYSCALL, 0)), uc.INS_SYSCALL)
-        add(uc.HOOK_INSN, uc.VoidHook(lambda *_: self._on_interrupt(0, intercepts.SYSENTER, 0)), uc.INS_SYSENTER)
+        self._trail: tuple[int, ...] = ()
 
     def close(self) -> None:
         """Give everything back."""
-        if self._stopper is not None:
-            self._stopper = None
-            self.registers.free()
-            self._reset.free()
-            self.handle.close()
+        self.registers.free()
 
     @property
     def index(self) -> int:
@@ -98,47 +61,63 @@ class EmulatorVcpu:
         return self._index
 
     def load(self, state: CpuState) -> None:
-        """Set every register of the record; what it does not hold has its reset value."""
-        stopper = self._stopper or self._open()
+        """Set every register of the record; what it does not hold has its reset value.
+
+        While an instruction of a vCPU waits for its sink's answer, this takes effect when that is over.
+        """
         self._loads += 1
-        self._down = False
+        self._down = self._parked = self._nmi = False
         self.pending.clear()
+        if self.processor.executing:
+            self._load_later = state
+            self.processor.request_stop()
+            return
+        self.processor.occupy(self)
         self.msrs = MsrBank(self._index, state.mtrr_def_type, boot=self._index == 0)
-        self._reset.restore()
-        address = self.scratch.write(state, tsc_offset=self.tsc_offset)
-        self.registers.set_gprs(state.gprs)
-        self.handle.write(uc.REG_RAX, address)
-        self.handle.write(uc.REG_FPCW, _FCW_RESET)
-        self.handle.write(uc.REG_MXCSR, _MXCSR_RESET)
-        # Two instructions of entry code; the first block behind them is the guest's. Should its fetch fault, it will do
-        # so again when the guest is run.
-        self.handle.start(CODE, 2 * stopper.bound(RUN, single=True))
-        self._number = 0
+        self.processor.enter(self.processor.scratch.write(state, tsc_offset=self.tsc_offset), state.gprs)
         self.registers.save()
         self.rip = state.rip
+        self._loaded = True
 
     def state(self) -> CpuState:
         """Return the registers; a record of zeroes before the first load()."""
-        if self._stopper is None:
+        if self._load_later is not None:
+            return self._load_later
+        if not self._loaded:
             return CpuState()
-        if self._executing:
+        if self._is_executing():
             self.registers.save()
             return self.registers.state(self.registers.rip, self.msrs.mtrr_def_type)
         return self.registers.state(self.rip, self.msrs.mtrr_def_type)
 
+    def _is_executing(self) -> bool:
+        return self.processor.executing and self.processor.is_occupied_by(self)
+
     def kick(self) -> None:
         """Make run() return soon; from any thread."""
         self._kicked = True
-        self._request_stop()
+        self.processor.request_stop()
 
     def raise_vector(self, vector: int) -> None:
         """Interrupt the guest as soon as it accepts interrupts, highest vector first. From the vCPU's own thread."""
         self.pending.add(vector & 0xFF)
-        self._request_stop()
+        self.processor.request_stop()
 
-    def _request_stop(self) -> None:
-        if self._stopper is not None:
-            self._stopper.ask(STOP)
+    def nmi(self) -> None:
+        """Make an NMI pending; further ones are lost until it is taken, as the processor does."""
+        self._nmi = True
+
+    def park(self) -> None:
+        """Have run() execute nothing until resume() or load()."""
+        self._parked = True
+
+    def resume(self) -> None:
+        """Have run() go on where park() stopped it."""
+        self._parked = False
+
+    def waits_for_sipi(self) -> None:
+        """Tell nothing: there is no local APIC here."""
+        return
 
     def tsc(self) -> int:
         """Return what RDTSC would give now; from any thread."""
@@ -146,47 +125,53 @@ class EmulatorVcpu:
 
     def recent(self) -> tuple[int, ...]:
         """Return linear addresses of the last blocks executed, newest last."""
-        return self._stopper.trail() if self._stopper is not None else ()
+        return self.processor.stopper.trail() if self.processor.is_occupied_by(self) else self._trail
 
-    def code_changed(self) -> None:
-        """Have translated code forgotten before the next block runs."""
-        self._stale_code = True
-        self._request_stop()
+    def leave(self) -> None:
+        """Keep what the processor will forget when another vCPU gets it."""
+        self.registers.save()
+        self.registers.keep_flags()
+        self._trail = self.processor.stopper.trail()
 
-    def run(self, sink: Sink) -> None:
-        """Execute until kicked or shut down, giving every exit to the sink."""
-        stopper = self._stopper
+    def run(self, sink: Sink, blocks: int | None = None) -> None:
+        """Execute until kicked or shut down, or for one turn of blocks, giving every exit to the sink."""
         self._sink = sink
         try:
-            while stopper is not None and not self._down:
+            self._take_load()
+            while self._loaded and not self._down and not self._parked:
                 if self._kicked:
                     self._kicked = False
                     return
-                self._step(stopper)
+                self.processor.occupy(self)
+                if self._step(blocks) and blocks is not None:
+                    return
+                self._take_load()
         except Unsupported as cause:
             self._down = True
             sink(Broken(str(cause)))
         finally:
             self._sink = None
 
-    def _step(self, stopper: Stopper) -> None:
-        """Run until the next stop and act on it."""
-        if self._stale_code:
-            self._stale_code = False
-            self.handle.flush_code()
-        mode, shadow = self._before_start()
-        count = stopper.bound(mode, single=shadow)
+    def _take_load(self) -> None:
+        state, self._load_later = self._load_later, None
+        if state is not None:
+            self.load(state)
+
+    def _step(self, blocks: int | None) -> bool:
+        """Run until the next stop and act on it; return whether nothing but the end of a slice stopped it."""
+        processor = self.processor
+        processor.refresh_code()
+        mode, bound = self._before_start()
+        count = processor.stopper.bound(mode, blocks if bound is None else bound)
         # A request that came meanwhile has been overwritten.
-        if self._kicked or self._stale_code:
-            stopper.ask(STOP)
-        self._executing = True
-        status = self.handle.start(self.rip, count)
-        self._executing = False
+        if self._kicked or processor.code_is_stale:
+            processor.request_stop()
+        status = processor.run(self.rip, count)
         self.registers.save()
         self.rip = self.registers.rip
-        number, self._number = self._number, 0
-        if self._left is not None:
-            left, self._left = self._left, None
+        number, processor.number = processor.number, 0
+        left, self._left = self._left, None
+        if left is not None:
             self._leave_port(left)
         elif number:
             intercepts.handle(self, number)
@@ -194,21 +179,28 @@ class EmulatorVcpu:
             # No memory there: hardware fetches ones, and ff ff is no instruction.
             self.deliver(fault(x86.UD))
         elif status != uc.ERR_OK:
-            raise Unsupported(f"the emulator gave up: {self.handle.error_text(status)}")
+            raise Unsupported(f"the emulator gave up: {processor.handle.error_text(status)}")
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+        return not number and left is None and bound is None
 
-    def _before_start(self) -> tuple[int, bool]:
-        """Deliver a pending interrupt if possible; return the mode, and whether to run one block in a shadow."""
-        if self.pending and self.registers.flags & x86.RFLAGS_IF:
-            if self.registers.interrupt_shadow:
+    def _before_start(self) -> tuple[int, int | None]:
+        """Deliver an interrupt that is pending, if possible; return the mode, and the number of blocks or None."""
+        registers = self.registers
+        if self._nmi and not registers.in_nmi and not registers.interrupt_shadow:
+            self._nmi = False
+            self.deliver(Event(x86.NMI, None, EXTERNAL))
+            registers.begin_nmi()
+        if self.pending and registers.flags & x86.RFLAGS_IF:
+            if registers.interrupt_shadow:
                 # The block behind STI or MOV SS is one instruction long.
-                return RUN, True
+                return RUN, 1
             vector = max(self.pending)
             self.pending.remove(vector)
             self.deliver(Event(vector, None, EXTERNAL))
-        return WINDOW if self.pending else RUN, False
+        # While an NMI waits for the end of another's handler, every block may end with that IRET.
+        return WINDOW if self.pending else RUN, 1 if self._nmi else None
 
     def deliver(self, event: Event, length: int = 0) -> None:
         """Enter the guest's handler for an event; length is that of an instruction that is over then."""
@@ -226,8 +218,7 @@ class EmulatorVcpu:
     def advance(self, length: int) -> None:
         """An instruction was executed by the engine: step over it."""
         registers = self.registers
-        bits = registers.bits
-        self.rip = self.rip + length & (1 << bits) - 1
+        self.rip = self.rip + length & (1 << registers.bits) - 1
         registers.end_shadow()
         registers.commit()
         if registers.flags & x86.RFLAGS_TF:
@@ -241,11 +232,12 @@ class EmulatorVcpu:
 
     def set_efer(self, value: int) -> None:
         """Set EFER by the library's own code, so that mode bits and TLB follow; the permission map lets it through."""
+        handle, scratch = self.processor.handle, self.processor.scratch
         self.registers.commit()
-        self.scratch.allow_msr(x86.MSR_EFER, MSR_WRITE)
-        self.handle.write_msr(x86.MSR_EFER, value)
-        self.scratch.trap_msr(x86.MSR_EFER, MSR_WRITE)
-        self.handle.flush_tlb()
+        scratch.allow_msr(x86.MSR_EFER, MSR_WRITE)
+        handle.write_msr(x86.MSR_EFER, value)
+        scratch.trap_msr(x86.MSR_EFER, MSR_WRITE)
+        handle.flush_tlb()
         self.registers.save()
 
     def ask(self, exit_: Exit) -> tuple[bool, int | None]:
@@ -257,6 +249,8 @@ class EmulatorVcpu:
             return False, None
         loads = self._loads
         answer = self._sink(exit_)
+        # The sink may have loaded another vCPU.
+        self.processor.occupy(self)
         return self._loads == loads, answer
 
     def shut_down(self, detail: str) -> None:
@@ -265,36 +259,45 @@ class EmulatorVcpu:
         if self._sink is not None:
             self._sink(Shutdown(detail))
 
-    # Callbacks while the library executes. An exception must not leave them: it is kept, and the run is stopped.
-
-    def _on_interrupt(self, _uc: int, number: int, _data: int) -> None:
-        self._number = number
-        self.handle.stop()
-
     def _answer(self, exit_: Exit) -> int:
+        """Give an exit to the sink from a callback, which no exception may leave: it is kept, and the run stopped."""
         try:
             return (self._sink(exit_) if self._sink is not None else None) or 0
         except BaseException as failure:  # noqa: BLE001
             self._failure = failure
-            self._request_stop()
+            self.processor.request_stop()
             return 0
 
-    def _on_in(self, _uc: int, port: int, size: int, _data: int) -> int:
-        if self._forbidden(port, size):
+    def on_in(self, port: int, size: int) -> int:
+        """Answer IN."""
+        if self._is_forbidden(port, size):
             return 0
         value = self._answer(PortIn(port, size))
         if self._kicked:
             self._leave(ports.finished(self.registers, self.memory, size, value))
         return value & 0xFFFFFFFF
 
-    def _on_out(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
-        if self._forbidden(port, size):
+    def on_out(self, port: int, size: int, value: int) -> None:
+        """Take OUT."""
+        if self._is_forbidden(port, size):
             return
         self._answer(PortOut(port, size, value))
         if self._kicked:
             self._leave(ports.finished(self.registers, self.memory, size, None))
 
-    def _forbidden(self, port: int, size: int) -> bool:
+    def on_read(self, address: int, size: int) -> int:
+        """Answer a load from where there is no memory."""
+        return self._answer(MmioRead(address, size)) & _M64
+
+    def on_write(self, address: int, size: int, value: int) -> None:
+        """Take a store to where there is no memory."""
+        self._answer(MmioWrite(address, size, value))
+
+    def on_cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """Answer CPUID."""
+        return self._cpuid.answer(leaf, subleaf)
+
+    def _is_forbidden(self, port: int, size: int) -> bool:
         registers = self.registers
         registers.save()
         event = ports.forbidden(registers, self.memory, port, size)
@@ -304,9 +307,10 @@ class EmulatorVcpu:
 
     def _leave(self, left: ports.Left | None) -> None:
         """Have the hook leave the instruction when the callback returns."""
-        if left is not None and self._stopper is not None and self._stopper.control is not None:
+        control = self.processor.stopper.control
+        if left is not None and control is not None:
             self._left = left
-            self._stopper.control.leave.value = 1
+            control.leave.value = 1
 
     def _leave_port(self, left: ports.Left) -> None:
         registers = self.registers
@@ -317,16 +321,3 @@ class EmulatorVcpu:
             self.deliver(left.event)
         else:
             self.advance(left.length)
-
-    def _on_cpuid(self, _uc: int, _data: int) -> int:
-        handle = self.handle
-        answer = self._cpuid.answer(handle.read(uc.REG_RAX) & 0xFFFFFFFF, handle.read(uc.REG_RCX) & 0xFFFFFFFF)
-        for register, value in zip((uc.REG_RAX, uc.REG_RBX, uc.REG_RCX, uc.REG_RDX), answer, strict=True):
-            handle.write(register, value)
-        return 1
-
-    def _read_mmio(self, _uc: int, offset: int, size: int, base: int | None) -> int:
-        return self._answer(MmioRead((base or 0) + offset, size)) & _M64
-
-    def _write_mmio(self, _uc: int, offset: int, size: int, value: int, base: int | None) -> None:
-        self._answer(MmioWrite((base or 0) + offset, size, value))
