@@ -62,7 +62,20 @@ class ScriptedVcpu:
         """Return the registers last loaded or scripted; RAX has the answer of the last hypercall."""
         return self._state
 
-    def run(self, sink: Sink) -> None:
+    def park(self) -> None:
+        """Wait for nothing: scripts do not start processors."""
+
+    def resume(self) -> None:
+        """Go on with the script, which never stopped."""
+
+    def waits_for_sipi(self) -> None:
+        """Tell nothing: there is no local APIC here."""
+        return
+
+    def nmi(self) -> None:
+        """Take an NMI, of which a script knows nothing."""
+
+    def run(self, sink: Sink, blocks: int | None = None) -> None:  # noqa: ARG002 - a script has no blocks
         """Report steps until kicked or shut down. Where vCPU 0's script just ends, that is a Broken exit."""
         while not self._kicked.is_set() and not self._ended:
             step = None if self._waits else next(self._steps, None)

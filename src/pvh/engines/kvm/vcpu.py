@@ -31,6 +31,7 @@ from pvh.engines.kvm import kick
 from pvh.engines.kvm import state as registers
 from pvh.engines.kvm.hypercall_page import OUT, PORT, Sites
 from pvh.engines.kvm.interrupts import Interrupts
+from pvh.engines.kvm.parking import Parking
 from pvh.errors import EngineError
 from pvh.kernel.source import FileSource
 from pvh.record import dataclass
@@ -62,9 +63,11 @@ class KvmVcpu:
         kvm.enable_cap(self._fd, kvm.CAP_ENFORCE_PV_FEATURE_CPUID, 1)  # no KVM clock where no leaf announces one
         self._run[kvm.RUN_VALID_REGS] = kvm.SYNC_REGS | kvm.SYNC_SREGS
         self._fresh = True
-        self._ended = False
+        self._ended = self._kicked = False
         self._behind = (0, len(OUT))
         self._thread = 0  # kernel id of the thread inside run(), 0: none
+        self._entered = False  # that thread is inside KVM_RUN, or about to be
+        self._parking = Parking(self._fd, waits=index > 0)
         self._let_in = 0  # the Python thread whose signal mask was seen to
         self._exits: dict[int, Callable[[Sink], bool]] = {
             kvm.EXIT_IO: self._io,
@@ -101,12 +104,35 @@ class KvmVcpu:
         registers.write(self._fd, state, fresh=self._fresh)
         self._run[kvm.RUN_DIRTY_REGS] = 0
         self._ended = False
+        self._parking.forget()
+
+    def park(self) -> None:
+        """Have run() execute nothing until resume(), load(), or an INIT and a SIPI."""
+        self._parking.park()
+
+    def resume(self) -> None:
+        """Have run() go on where park() stopped it."""
+        self._parking.resume()
+
+    def waits_for_sipi(self) -> bool:
+        """Whether KVM's local APIC has the vCPU wait for a SIPI; from any thread but its own."""
+        thread = self._thread
+        if not (self._entered and thread):
+            return self._parking.known()
+        self._parking.ask()
+        self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
+        kick.knock(thread)
+        return self._parking.answer()
+
+    def nmi(self) -> None:
+        """Make an NMI pending (KVM_NMI)."""
+        kvm.must("an NMI", self._fd, kvm.NMI)
 
     def state(self) -> CpuState:
         """Return the registers. During an exit RIP is on the instruction, or behind it where KVM emulated it."""
         return registers.read(self._fd)
 
-    def run(self, sink: Sink) -> None:
+    def run(self, sink: Sink, blocks: int | None = None) -> None:  # noqa: ARG002 - vCPUs take no turns here
         """Execute until kicked, shut down or broken. An AP that waits for INIT/SIPI waits in here."""
         if self._let_in != get_ident():
             kick.let_in()
@@ -126,11 +152,15 @@ class KvmVcpu:
     def _enter(self) -> bool:
         """Enter the guest until an exit; False when it was a kick that ended it."""
         while True:
+            self._entered = True
             try:
                 ioctl(self._fd, kvm.RUN, 0)
             except InterruptedError:
                 if self._run[kvm.RUN_IMMEDIATE_EXIT]:
                     self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
+                    if not self._kicked:
+                        continue
+                    self._kicked = False
                     return False
             except BlockingIOError:
                 continue  # EAGAIN: an AP got its SIPI, the next entry starts it
@@ -138,6 +168,10 @@ class KvmVcpu:
                 self._host_failed(error)
             else:
                 return True
+            finally:
+                self._entered = False
+                if self._parking.asked:
+                    self._parking.learn()
 
     def _host_failed(self, error: OSError) -> None:
         if error.errno == errno.EFAULT:
@@ -154,6 +188,7 @@ class KvmVcpu:
 
     def kick(self) -> None:
         """Make run() return between two instructions, I/O in progress completed; from any thread."""
+        self._kicked = True
         self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
         thread = self._thread
         if thread and thread != get_native_id():
