@@ -6,13 +6,14 @@
 #
 # The guest wants 9 vCPUs and less than 1 GiB of memory; fewer vCPUs give other results, never a crash. Any Xen runs it:
 # it uses VMCALL or VMMCALL by the processor's vendor. Words on its command line: `nopae` leaves out what starts or calls
-# in PAE mode, which QEMU's TCG does not survive below a hypervisor's nested paging.
+# in PAE mode (modes.inc says why).
 
         .include "pvh.inc"
         .include "print.inc"
         .include "hypercall.inc"
         .include "modes.inc"
         .include "contexts.inc"
+        .include "lapic.inc"
         pvh_entry _start
 
         .set TARGET, 1                  # the vCPU of every INITIALISE that a case is about
@@ -23,7 +24,7 @@
         .set NEIGHBOUR2, 6
         .set NEIGHBOUR3, 7
         .set STARTED, 8                 # the AP that proves its state, started again and again
-        .set VCPUS, -2          # stands for the number of vCPUs, which is the first that is not
+        .set VCPUS, -2                  # stands for the number of vCPUs, which is the first that is not
 
         .set HOLE, 0xd0000000           # no memory there
 
@@ -34,11 +35,11 @@
         .globl _start
 _start: mov $stack_top, %esp
         cld
-        mov %ebx, start_info
+        call find_nopae
+        call find_ram_end
         call find_vendor
         call load_tables
         call make_tables
-        call read_start_info
         call fill_window
         call prepare_records
         call count_vcpus
@@ -51,33 +52,22 @@ _start: mov $stack_top, %esp
         say "poweroff refused\n"
         leave 1
 
-# Take from start_info where RAM ends and whether the command line says `nopae`.
-read_start_info:
-        mov start_info, %ebx
-        mov 24(%ebx), %esi              # cmdline_paddr
-        test %esi, %esi
-        jz 2f
-1:      cmpb $0, (%esi)
-        je 2f
-        cmpl $0x61706f6e, (%esi)        # "nopa"
-        sete no_pae
-        je 2f
-        inc %esi
-        jmp 1b
-2:      mov 40(%ebx), %edi              # memmap_paddr
+# Take from start_info where RAM ends.
+find_ram_end:
+        mov 40(%ebx), %edi              # memmap_paddr
         mov 48(%ebx), %ecx              # memmap_entries
-3:      cmpl $1, 16(%edi)               # the RAM that begins below 1 MiB and ends above
-        jne 4f
+1:      cmpl $1, 16(%edi)               # the RAM that begins below 1 MiB and ends above
+        jne 2f
         mov (%edi), %eax
         cmp $0x100000, %eax
-        ja 4f
+        ja 2f
         add 8(%edi), %eax
         cmp $0x100000, %eax
-        ja 5f
-4:      add $24, %edi
-        loop 3b
+        ja 3f
+2:      add $24, %edi
+        loop 1b
         mov $HOLE, %eax
-5:      sub $64, %eax
+3:      sub $64, %eax
         mov %eax, ram_end_crossing
         ret
 
@@ -356,22 +346,6 @@ report_32:
 1:      call decimal
         jmp newline
 
-# Print EAX in decimal; keeps every register but EAX and the flags.
-decimal:
-        push %edx
-        push %ecx
-        mov $10, %ecx
-        xor %edx, %edx
-        div %ecx
-        test %eax, %eax
-        jz 1f
-        call decimal
-1:      mov %edx, %eax
-        call hexdigit
-        pop %ecx
-        pop %edx
-        ret
-
         .include "vcpuop_acts.inc"
         .include "vcpuop_cases.inc"
 
@@ -382,15 +356,12 @@ mode_names:
         .long name0, name1, name2, name3, name4, name5, name6, name7
 prefix: .long nothing
 vcpus:  .long 0
-start_info:
-        .long 0
 ram_end_crossing:
         .long 0
 sweep_name:
         .long 0
 sweep_list:
         .long 0
-no_pae: .byte 0
 nothing:
         .byte 0
 name0:  .asciz "real."
