@@ -29,7 +29,9 @@ class Bench:
             online=lambda vcpu, state: note(("online", vcpu, state.cs.base)),
         )
         domain = SimpleNamespace(
-            apic_init=lambda vcpu: note(("init", vcpu)), apic_sipi=lambda vcpu, page: note(("sipi", vcpu, page))
+            apic_init=lambda vcpu: note(("init", vcpu)),
+            apic_sipi=lambda vcpu, page: note(("sipi", vcpu, page)),
+            processors=[SimpleNamespace(stage=stage) for stage in ("up", "up", "created")],
         )
         self.interrupts = Interrupts(
             cast("Any", self.machine),
@@ -87,9 +89,9 @@ def test_init_and_startup_go_to_xen(xen: Bench) -> None:
     assert xen.send(SIPI | 0x9A, 2) == [("sipi", 1, 0x9A)]
 
 
-def test_init_resets_the_local_apic(xen: Bench) -> None:
-    xen.send(INIT | 0xC000, 2)
-    assert xen.send(0x50, 2) == [], "disabled now"
+def test_init_resets_the_local_apic_of_a_started_vcpu_only(xen: Bench) -> None:
+    xen.send(OTHERS | INIT | 0xC000)
+    assert xen.send(OTHERS | 0x50) == [("inject", 2, 0x50)], "vCPU 1's is disabled now"
 
 
 def test_without_xen_a_startup_counts_once_until_an_init() -> None:
@@ -97,6 +99,7 @@ def test_without_xen_a_startup_counts_once_until_an_init() -> None:
     assert bare.send(SIPI | 0x9A, 2) == [("online", 1, 0x9A000)]
     assert bare.send(SIPI | 0x9A, 2) == []
     assert bare.send(INIT | 0xC000, 2) == [("offline", 1)]
+    assert bare.send(INIT | 0xC000, 2) == []
     assert bare.send(SIPI | 0x10, 2) == [("online", 1, 0x10000)]
 
 

@@ -91,10 +91,13 @@ class Interrupts:
         return [v for v, lapic in enumerate(self._lapics) if lapic.is_addressed(destination, logical=logical)]
 
     def _init(self, target: int) -> None:
-        self._lapics[target].reset()
+        """Reset a vCPU that was started; Xen leaves others, and their local APICs, alone (vlapic_init_sipi_one)."""
         if self._domain:
+            if self._domain.processors[target].stage != "created":
+                self._lapics[target].reset()
             self._domain.apic_init(target)
-        else:
+        elif target not in self._await_sipi:
+            self._lapics[target].reset()
             self._await_sipi.add(target)
             self._machine.offline(target)
 

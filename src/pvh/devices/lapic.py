@@ -61,14 +61,18 @@ class LocalApic:
         return bool(self._registers[_SVR] & _ENABLED)
 
     def accept(self, vector: int) -> None:
-        """Take an edge interrupt in; dropped while the APIC is disabled, as hardware does."""
-        if self.enabled and vector >= 0x10:
+        """Take an edge interrupt in.
+
+        While the APIC is disabled it waits, as in Xen (vlapic_set_irq): Linux names its upcall vector before it enables
+        the APIC, and an upcall that is lost leaves evtchn_upcall_pending set, after which none follows.
+        """
+        if vector >= 0x10:
             self._irr |= 1 << vector
 
     def pending(self) -> int | None:
         """Return the vector the processor should take next, if its priority is above what is in service."""
         vector = self._irr.bit_length() - 1
-        return vector if self._irr and vector >> 4 > self._priority() >> 4 else None
+        return vector if self.enabled and self._irr and vector >> 4 > self._priority() >> 4 else None
 
     def acknowledge(self, vector: int) -> None:
         """Move a vector from requested to in service: the processor takes it now."""
