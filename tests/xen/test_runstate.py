@@ -69,6 +69,15 @@ def test_each_state_counts_its_own_time(guest: Guest) -> None:
     assert ask(guest, 1) == (OFFLINE, 31 * MS, 18 * MS, 8 * MS, 4 * MS, 33 * MS)
 
 
+def test_a_thread_that_is_late_does_not_bring_a_vcpu_back(guest: Guest) -> None:
+    """It woke from HLT while another vCPU took it down."""
+    guest.domain.apic_sipi(1, 0)
+    guest.domain.note_runstate(1, BLOCKED)
+    guest.call(VCPU_OP, 2, 1, 0)
+    guest.domain.note_runstate(1, RUNNING)
+    assert ask(guest, 1)[0] == OFFLINE
+
+
 def test_an_engines_own_sipi_and_init_count(guest: Guest) -> None:
     wait(guest, 1)
     guest.host.waiting[1] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import ClassVar
 
 import pytest
@@ -353,3 +354,27 @@ def test_a_storm_of_ups_and_downs_ends_in_the_right_stage(guest: Guest) -> None:
     assert len(guest.host.started) == len(guest.host.stopped) == 1000
     assert guest.host.started[0] == (1, flat())
     assert all(state is None for _, state in guest.host.started[1:])
+
+
+def test_nothing_a_guest_asks_of_vcpu_op_raises() -> None:
+    """Contexts a few bytes away from good ones, operations and vCPUs at random; the seed is fixed."""
+    random = Random(3)
+    allowed = {0, 1, -ENOENT, -EINVAL, -EEXIST, -EFAULT, -6, -16, -38}
+    seen = set[int]()
+    for _ in range(40):
+        guest = Guest(vcpus=4)
+        for _ in range(150):
+            context = bytearray(random.choice((mode_32b, mode_64b))())
+            for _ in range(random.randrange(3)):
+                context[random.randrange(128)] = random.randrange(256)
+            address = random.choice((ARG, ARG, ARG, 0, RAM - 64, random.getrandbits(64)))
+            guest.ram.write(ARG, bytes(context))
+            command, vcpu = random.choice((0, 0, 1, 1, 2, 3, random.randrange(18))), random.randrange(5)
+            result = guest.call(VCPU_OP, command, vcpu, address, vcpu=random.randrange(4))
+            assert result in allowed
+            seen.add(result)
+            if not guest.domain.running:
+                break
+            assert any(is_up(guest, vcpu) == 1 for vcpu in range(4))
+        guest.close()
+    assert {0, 1, -ENOENT, -EINVAL, -EEXIST, -EFAULT, -38} <= seen

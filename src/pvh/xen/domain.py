@@ -80,10 +80,18 @@ class Domain:
             self.processors.request(vcpu, "halt")
 
     def note_runstate(self, vcpu: int, state: int) -> None:
-        """Note that a vCPU that is up runs, waits for the host (RUNSTATE_RUNNABLE), or sleeps (RUNSTATE_BLOCKED)."""
+        """Note that a vCPU runs, waits for the host (RUNSTATE_RUNNABLE), or sleeps (RUNSTATE_BLOCKED).
+
+        No news of one that is down: it was taken down before its thread could say so.
+        """
         with self.lock:
-            self.processors[vcpu].runstate.change(state, self.clock.now())
-            self.timers.runstate_changed(vcpu)
+            if self.processors[vcpu].stage == "up":
+                self.enter_runstate(vcpu, state)
+
+    def enter_runstate(self, vcpu: int, state: int) -> None:
+        """Have a vCPU's runstate change, and its periodic timer go by it."""
+        self.processors[vcpu].runstate.change(state, self.clock.now())
+        self.timers.runstate_changed(vcpu)
 
     def call_up(self, vcpu: int) -> None:
         """Interrupt a vCPU whose evtchn_upcall_pending was set."""

@@ -137,7 +137,7 @@ class Vcpus:
         waits = self._domain.host.waits_for_sipi(vcpu)
         if waits is not None and (record.stage, waits) in _LEARNT:
             record.stage = _LEARNT[record.stage, waits]
-            self._domain.note_runstate(vcpu, RUNSTATE_RUNNING if record.stage == "up" else RUNSTATE_OFFLINE)
+            self._domain.enter_runstate(vcpu, RUNSTATE_RUNNING if record.stage == "up" else RUNSTATE_OFFLINE)
         return record.stage
 
     def _run(self, vcpu: int, context: CpuState | None) -> None:
@@ -153,12 +153,12 @@ class Vcpus:
                 domain.shut_down(SHUTDOWN_CRASH, why, vcpu)
                 return
             context = entered
-        domain.note_runstate(vcpu, RUNSTATE_RUNNING)
+        domain.enter_runstate(vcpu, RUNSTATE_RUNNING)
         domain.host.online(vcpu, context)
 
     def _stop(self, vcpu: int, request: Request) -> None:
         domain = self._domain
-        domain.note_runstate(vcpu, RUNSTATE_OFFLINE)
+        domain.enter_runstate(vcpu, RUNSTATE_OFFLINE)
         domain.host.offline(vcpu)
         if not any(self.is_up(other) for other in range(domain.vcpus)):
             why = f"vCPU {vcpu} {_STOPPED[request]}, and Xen powers a domain off when none is left running"
