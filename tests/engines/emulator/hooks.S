@@ -59,10 +59,3 @@ back:   pop %rcx
         pop %rbp
         pop %rbx
         ret
-
-# uint64_t tsc(void)
-        .balign 64, 0xcc
-tsc:    rdtsc
-        shl $32, %rdx
-        or %rdx, %rax
-        ret

@@ -19,7 +19,7 @@ _MTRR_VARIABLE = range(0x200, 0x210)
 _TSC_AUX = 0xC0000103
 _MCG_CAP, _MCG_STATUS = 0x179, 0x17A
 # What software asks an AMD processor of this family for, and what Xen shows a guest (xen/arch/x86/msr.c).
-_SYSCFG, _HWCR, _LS_CFG, _DE_CFG = 0xC0010010, 0xC0010015, 0xC0011020, 0xC0011029
+_SYSCFG, _HWCR, _NB_CFG, _LS_CFG, _DE_CFG = 0xC0010010, 0xC0010015, 0xC001001F, 0xC0011020, 0xC0011029
 _HWCR_TSC_FREQ_SEL = 1 << 24
 _DE_CFG_LFENCE_SERIALISES = 1 << 1
 _PAT_RESET = 0x0007_0406_0007_0406
@@ -40,7 +40,7 @@ _NATIVE = (
 )  # fmt: skip
 # Read-only: MTRRs as above; machine checks in no bank.
 _CONSTANT = {_MTRR_CAP: _MTRR_CAP_VALUE, _MCG_CAP: 0}
-_WRITES_IGNORED = frozenset({_BIOS_SIGN_ID, _SYSCFG, _HWCR, _LS_CFG, _DE_CFG})
+_WRITES_IGNORED = frozenset({_BIOS_SIGN_ID, _SYSCFG, _HWCR, _NB_CFG, _LS_CFG, _DE_CFG})
 # SVM is hidden: its registers do not exist, whatever a sink would say.
 _HIDDEN = frozenset({x86.MSR_VM_CR, x86.MSR_VM_HSAVE_PA})
 
@@ -70,6 +70,7 @@ class MsrBank:
             _MCG_STATUS: 0,
             _SYSCFG: 0,
             _HWCR: _HWCR_TSC_FREQ_SEL,
+            _NB_CFG: 0,
             _LS_CFG: 0,
             _DE_CFG: _DE_CFG_LFENCE_SERIALISES,
             **dict.fromkeys(_MTRR_FIXED, 0),

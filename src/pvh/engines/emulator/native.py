@@ -1,4 +1,4 @@
-"""Machine code for the hooks that must be fast, or must not return: a page of it, and the block of memory it works on.
+"""Machine code for the hooks that must be fast, or must not return, and the block of memory it works on.
 
 tests/engines/emulator/hooks.S is the source, and a test proves the bytes equal to it.
 """
@@ -6,12 +6,11 @@ tests/engines/emulator/hooks.S is the source, and a test proves the bytes equal 
 from __future__ import annotations
 
 import ctypes
-import mmap
-import os
 import struct
 from functools import cache
 
 from pvh.engines.emulator.libunicorn import Handle
+from pvh.native import place, rdtsc
 
 RUN = 0
 STOP = 1
@@ -26,11 +25,9 @@ _CODE = bytes.fromhex(
     "5355504889cb4889fdff5120eb3f" + "cc" * 50
     # out: the same; to leave is to read an MSR that is intercepted, which ends the instruction as an exception would
     + "5355504c89c34889fd41ff5028837b30007416c7433000000000"
-    "4889efbef8000000488d5338ff5318595d5bc3" + "cc" * 19
-    # tsc
-    + "0f3148c1e2204809d0c3"
+    "4889efbef8000000488d5338ff5318595d5bc3"
 )  # fmt: skip
-_BLOCK, _IN, _OUT, _TSC = 0x00, 0x40, 0x80, 0xC0
+_BLOCK, _IN, _OUT = 0x00, 0x40, 0x80
 
 _FUNCTIONS_AT = 16  # uc_emu_stop, uc_reg_read, IN callback, OUT callback
 _LEAVE_AT = 48
@@ -41,19 +38,8 @@ _TRAIL = 64
 
 @cache
 def _page() -> int | None:
-    """Return the address of a page with the code, or None where the host is no x86-64 or forbids it."""
-    if os.uname().machine != "x86_64":
-        return None
-    try:
-        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except OSError:
-        return None
-    page[: len(_CODE)] = _CODE
-    _pages.append(page)
-    return ctypes.addressof(ctypes.c_char.from_buffer(page))
-
-
-_pages: list[mmap.mmap] = []
+    """Return the address of the code, or None where the host is no x86-64 or forbids it."""
+    return place(_CODE)
 
 
 def available() -> bool:
@@ -63,8 +49,8 @@ def available() -> bool:
 
 def host_tsc() -> int:
     """Return the host's time stamp counter, which the guest's is made of; 0 where there is none."""
-    page = _page()
-    return int(ctypes.CFUNCTYPE(ctypes.c_uint64)(page + _TSC)()) if page is not None else 0
+    counter = rdtsc()
+    return counter() if counter is not None else 0
 
 
 def pointer(address: int) -> ctypes.c_void_p:

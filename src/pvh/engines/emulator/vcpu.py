@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _M64 = 2**64 - 1
 _DR6_BS = 1 << 14
+_STOP_BLOCKS = 100  # what a stop costs of a turn: it takes as long as that many blocks
 _FETCH_FAILED = frozenset({uc.ERR_FETCH_PROT, uc.ERR_FETCH_UNMAPPED})
 
 
@@ -136,6 +137,7 @@ class EmulatorVcpu:
     def run(self, sink: Sink, blocks: int | None = None) -> None:
         """Execute until kicked or shut down, or for one turn of blocks, giving every exit to the sink."""
         self._sink = sink
+        left = blocks
         try:
             self._take_load()
             while self._loaded and not self._down and not self._parked:
@@ -143,8 +145,11 @@ class EmulatorVcpu:
                     self._kicked = False
                     return
                 self.processor.occupy(self)
-                if self._step(blocks) and blocks is not None:
-                    return
+                spent = self._step(left)
+                if left is not None:
+                    left -= spent
+                    if left <= 0:
+                        return
                 self._take_load()
         except Unsupported as cause:
             self._down = True
@@ -157,8 +162,8 @@ class EmulatorVcpu:
         if state is not None:
             self.load(state)
 
-    def _step(self, blocks: int | None) -> bool:
-        """Run until the next stop and act on it; return whether nothing but the end of a slice stopped it."""
+    def _step(self, blocks: int | None) -> int:
+        """Run until the next stop and act on it; return the blocks that took, or were worth as much time."""
         processor = self.processor
         processor.refresh_code()
         mode, bound = self._before_start()
@@ -183,7 +188,7 @@ class EmulatorVcpu:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        return not number and left is None and bound is None
+        return processor.stopper.spent() + (_STOP_BLOCKS if number or left is not None else 0)
 
     def _before_start(self) -> tuple[int, int | None]:
         """Deliver an interrupt that is pending, if possible; return the mode, and the number of blocks or None."""
