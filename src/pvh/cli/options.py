@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
-import re
+from typing import TYPE_CHECKING, Any
 
 from pvh.plan.options import BootOptions, ModuleSpec
 
-_SIZE = re.compile(r"(\d+)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from pvh.cli.plain import Notes
+
 _DEFAULT = BootOptions()
-_UNIT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_UNITS = ("k", 10), ("m", 20), ("g", 30), ("t", 40)
+_SHIFT = {"": 0, "b": 0} | {letter + rest: shift for letter, shift in _UNITS for rest in ("", "b", "ib")}
 
 
 def parse_size(text: str) -> int:
     """Return bytes for 512M, 2GiB, 65536; units are powers of two. Raises argparse's error for anything else."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512M or 2GiB")
-    return int(match[1]) << _UNIT[(match[2] or "").lower()]
+    word = text.strip().lower()
+    digits = word.rstrip("bikmgt")
+    shift = _SHIFT.get(word[len(digits) :])
+    digits = digits.rstrip()
+    if shift is None or not (digits.isascii() and digits.isdigit()):
+        from argparse import ArgumentTypeError  # only a mistake pays for it
+
+        raise ArgumentTypeError(f"{text!r} is no size: write 512M or 2GiB")
+    return int(digits) << shift
 
 
 def _module(text: str) -> ModuleSpec:
@@ -25,7 +34,7 @@ def _module(text: str) -> ModuleSpec:
     return ModuleSpec(path, cmdline if comma else None)
 
 
-def add_boot_options(parser: argparse.ArgumentParser) -> None:
+def add_boot_options(parser: ArgumentParser | Notes) -> None:
     """Add KERNEL and every option that shapes the guest."""
     parser.add_argument("kernel", metavar="KERNEL", help="ELF or bzImage, compressed or not; - is standard input")
     guest = parser.add_argument_group("the guest")
@@ -48,8 +57,9 @@ def add_boot_options(parser: argparse.ArgumentParser) -> None:
     host.add_argument("--copy", action="store_true", help="read files into guest RAM instead of mapping them")
 
 
-def boot_options(parsed: argparse.Namespace) -> BootOptions:
+def boot_options(parsed: Any) -> BootOptions:
     """Return the record of what was typed; options a command does not have keep their defaults."""
-    given = {name: getattr(parsed, name) for name in BootOptions.__slots__ if hasattr(parsed, name)}
+    given: dict[str, Any] = {name: getattr(parsed, name) for name in BootOptions.__slots__ if hasattr(parsed, name)}
     initrd = (ModuleSpec(parsed.initrd),) if parsed.initrd else ()
-    return BootOptions(**{**given, "modules": (*initrd, *parsed.module)})
+    given["modules"] = (*initrd, *parsed.module)
+    return BootOptions(**given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -10,21 +9,25 @@ from typing import TYPE_CHECKING
 
 from pvh.build.builder import build
 from pvh.cli.options import add_boot_options, boot_options
+from pvh.cli.plain import parse
 from pvh.engines.select import choose
 from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
 from pvh.plan.planner import plan
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from collections.abc import Callable
     from types import FrameType
 
+    from pvh.cli.plain import Notes
     from pvh.machine import Watch
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
 
 _LONGEST = 1e9  # seconds, some thirty years
 
+_DESCRIPTION = "Boot a kernel by its PVH entry. The last line on standard error says how it ended."
 _EXAMPLES = """examples:
   pvh run vmlinuz --initrd initrd.img --cmdline 'console=hvc0'
   pvh run --engine emulator --timeout 60 --trace exits.jsonl kernel.elf
@@ -38,17 +41,13 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST:.0f}")
+        from argparse import ArgumentTypeError  # only a mistake pays for it
+
+        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST:.0f}")
     return seconds
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pvh run",
-        description="Boot a kernel by its PVH entry. The last line on standard error says how it ended.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _declare(parser: ArgumentParser | Notes) -> None:
     add_boot_options(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
@@ -56,12 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--core", metavar="FILE", help="write guest memory and registers as an ELF core at the end")
     run.add_argument("--no-patch", dest="patch", action="store_false",
                      help="never replace VMCALL in the guest's code (KVM without KVM_CAP_XEN_HVM)")  # fmt: skip
-    return parser
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    parsed = _parser().parse_args(argv)
+    parsed = parse(_declare, argv, prog="pvh run", description=_DESCRIPTION, epilog=_EXAMPLES)
     options = boot_options(parsed)
     made = plan(read_kernel(parsed.kernel), options)
     for warning in made.warnings:
