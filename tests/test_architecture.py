@@ -26,7 +26,7 @@ ROOMS = (
     {"abi"},
     {"demo"},
     {"errors", "native", "initramfs"},
-    {"record"},
+    {"record", "hints"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 MACHINE = RANK["machine"]  # files of one room that lie on the top level

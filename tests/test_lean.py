@@ -11,34 +11,17 @@ import pytest
 
 HELLO = str(Path(__file__).parent / "guests" / "hello.elf")
 
-# What the standard library costs above a bare interpreter, by its users. A module that is not here needs a reason.
+# What a run may take from the standard library, by its users. A module that is not here needs a reason: argparse,
+# dataclasses, platform, re and typing took half of a run's time before pvh had ways around them.
 ALLOWED = {
-    "argparse": {"argparse", "gettext", "locale", "shutil", "fnmatch", "bz2", "lzma", "zlib", "errno", "warnings"},
-    "dataclasses": {
-        *("dataclasses", "inspect", "ast", "dis", "opcode", "tokenize", "token", "linecache", "copy", "keyword"),
-        *("importlib", "weakref", "reprlib", "itertools", "textwrap", "string"),
-    },
-    "typing": {"typing", "collections", "contextlib", "functools", "operator", "re", "copyreg", "enum", "types"},
-    "engines": {"ctypes", "struct", "mmap", "fcntl", "platform", "signal"},
-    "threads and timers": {"threading", "queue", "heapq", "bisect", "time", "errno", "atexit"},
-    "every interpreter": {"os", "sys", "stat", "abc", "codecs", "io", "site", "posixpath", "genericpath", "encodings"},
+    "the package": {"__future__", "gc", "importlib", "types", "warnings"},
+    "ctypes, mmap": {"ctypes", "struct", "mmap"},
+    "signal": {"signal", "enum", "functools", "collections", "itertools", "keyword", "operator", "reprlib"},
+    "threading, queue": {"threading", "queue", "heapq"},
+    "bisect, contextlib": {"bisect", "contextlib"},
+    "kvm": {"errno", "fcntl"},
 }
 STANDARD = set[str]().union(*ALLOWED.values())
-
-# Each of these has cost tens of milliseconds, or belongs to another command.
-FORBIDDEN = {
-    "rich",
-    "unicorn",
-    "capstone",
-    "asyncio",
-    "lz4",
-    "zstandard",
-    "logging",
-    "pathlib",
-    "json",
-    "subprocess",
-    "socket",
-}
 
 REPORT = """
 import sys
@@ -65,7 +48,6 @@ def test_only_listed_modules_are_imported(engine: str) -> None:
     tops = {name.partition(".")[0] for name in loaded(engine)}
     outside = {name for name in tops if not name.startswith("_")} - STANDARD - {"pvh"}
     assert outside == set()
-    assert tops & FORBIDDEN == set()
 
 
 def test_one_engine_does_not_load_the_other() -> None:

@@ -10,9 +10,11 @@ Everything is imported on first use.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as pvh.hints has it, which importing the package should not import
 if TYPE_CHECKING:
+    from typing import Any
+
     from pvh.kernel.record import Kernel
     from pvh.plan.options import BootOptions, ModuleSpec
     from pvh.plan.record import Plan

@@ -2,6 +2,6 @@
 
 import sys
 
-from pvh.cli import main
+from pvh.cli import program
 
-sys.exit(main())
+sys.exit(program())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from pvh.abi.cpuid import MSR_HYPERCALL
 from pvh.abi.errno import ENOSYS
@@ -13,6 +12,7 @@ from pvh.devices.debug import claim_debug_ports
 from pvh.devices.ports import Ports
 from pvh.devices.serial import COM1, Serial
 from pvh.engines.exits import Exit, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite, PortIn, PortOut
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.build.image import Image

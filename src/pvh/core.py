@@ -16,13 +16,13 @@ from __future__ import annotations
 import os
 import struct
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.cpu_state import CpuState
 from pvh.build.mappings import MOST_RANGES, Mapping, mappings
 from pvh.build.populated import populated
 from pvh.errors import UsageError
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.build.ram import Block, GuestRam

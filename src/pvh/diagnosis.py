@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import x86
 from pvh.build.cpu_state import GPR_NAMES
 from pvh.build.linear import LinearMemory
+from pvh.hints import TYPE_CHECKING
 from pvh.symbols import Symbols
 
 if TYPE_CHECKING:

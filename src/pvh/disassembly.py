@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import groupby, takewhile
-from typing import TYPE_CHECKING
 
 from pvh.build.linear import LinearFault, LinearMemory
+from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ Each carries the fields a person needs to act and renders one sentence that name
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pvh.hints import ClassVar
 
 
 class PvhError(Exception):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pvh.devices.lapic import BASE, SIZE, LocalApic
+from pvh.hints import TYPE_CHECKING
 from pvh.xen.vcpu_entry import sipi_state
 
 if TYPE_CHECKING:

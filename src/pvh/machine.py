@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 from pvh.abi.sched import SHUTDOWN_NAMES
 from pvh.board import Board
@@ -14,6 +13,7 @@ from pvh.build.builder import changed_files
 from pvh.devices.lapic import LocalApic
 from pvh.engines.exits import Broken, Exit, Halt, Shutdown, Sink
 from pvh.errors import PvhError
+from pvh.hints import TYPE_CHECKING
 from pvh.outcome import STATUS, Ending, Outcome
 from pvh.processors import Processors
 from pvh.xen.cpuid import apic_id, bare_leaves, with_apic_id, xen_leaves

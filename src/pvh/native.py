@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import platform
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -14,7 +14,7 @@ _pages: list[mmap.mmap] = []
 
 def place(code: bytes) -> int | None:
     """Put x86-64 code where it can be executed and return its address; None where the host or its policy forbids it."""
-    if platform.machine() != "x86_64":
+    if os.uname().machine != "x86_64":
         return None
     try:
         page = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pvh.build.cpu_state import CpuState
+from pvh.hints import Literal
 from pvh.record import dataclass
 
 Ending = Literal[

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState

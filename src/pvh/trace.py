@@ -6,11 +6,11 @@ import json
 import os
 import time
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from pvh.abi.hypercall import NAMES
 from pvh.engines.exits import Hypercall
 from pvh.errors import UsageError
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.engines.exits import Exit

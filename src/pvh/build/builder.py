@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.entry import entry_state
@@ -11,6 +10,7 @@ from pvh.build.image import Image
 from pvh.build.ram import GuestRam
 from pvh.build.start_info import start_info_pieces
 from pvh.errors import EngineError, UsageError
+from pvh.hints import TYPE_CHECKING
 from pvh.kernel.source import FileSource, identify
 from pvh.plan.record import FileBytes, LiteralBytes, Plan, Range
 

@@ -6,9 +6,9 @@ import ctypes
 import mmap
 import os
 from bisect import bisect_right
-from typing import TYPE_CHECKING
 
 from pvh.errors import EngineError
+from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from pvh.hints import TYPE_CHECKING, Any
 from pvh.plan.options import BootOptions, ModuleSpec
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ abbreviations. So a line means what argparse says it does, or is not read here.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+
+from pvh.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

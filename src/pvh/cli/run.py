@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 from pvh.build.builder import build
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.plain import parse
 from pvh.engines.select import choose
+from pvh.hints import TYPE_CHECKING
 from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
 from pvh.plan.planner import plan

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
 from pvh.engines.exits import Sink
+from pvh.hints import Protocol
 from pvh.record import dataclass
 
 

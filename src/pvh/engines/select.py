@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pvh.errors import EngineError, NoEngine
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Engine

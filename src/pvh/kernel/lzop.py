@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from importlib import import_module
-from typing import Any
 
 from pvh.errors import NotAKernel
+from pvh.hints import Any
 from pvh.kernel.codec import Damaged
 
 _MAGIC = b"\x89LZO\0\r\n\x1a\n"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
 from pvh.errors import UsageError
+from pvh.hints import Protocol
 from pvh.record import dataclass, field
 
 # What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from pvh.abi.start_info import MEMMAP_NAMES
+from pvh.hints import Any
 from pvh.plan.record import Content, FileBytes, Plan, Range
 
 

@@ -6,9 +6,8 @@ paths in the Xen tree: xenguest.h is tools/include/xenguest.h, hvm/e820.h is xen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from pvh.hints import Literal
 from pvh.record import dataclass
 
 Abi = Literal["v1", "v0", "draft-c"]

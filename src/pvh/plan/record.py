@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pvh.abi.start_info import MEMMAP_TYPE_RAM
+from pvh.hints import Literal
 from pvh.kernel.record import Kernel
 from pvh.kernel.source import Source
 from pvh.plan.options import BootOptions

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import platform
+import os
 from collections.abc import Callable
 
 _BTS = bytes.fromhex("f00fab37 0f92c0 0fb6c0 c3")  # lock bts [rdi], esi; setc al; movzx eax, al; ret
@@ -54,7 +54,7 @@ def _native() -> tuple[BitOperation, BitOperation, BitOperation]:
 
 
 _native_page: list[mmap.mmap] = []
-if platform.machine() == "x86_64":
+if os.uname().machine == "x86_64":
     test_and_set_bit, test_and_clear_bit, exchange_byte = _native()
 else:
     test_and_set_bit, test_and_clear_bit, exchange_byte = _plain_set, _plain_clear, _plain_exchange

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pvh.abi import hypercall as abi
 from pvh.abi.errno import EFAULT, ENOSYS, EPERM
 from pvh.build.linear import LinearFault
+from pvh.hints import TYPE_CHECKING
 from pvh.xen.caller import Caller
 from pvh.xen.event_channel_op import event_channel_op
 from pvh.xen.memory_op import memory_op

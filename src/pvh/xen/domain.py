@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pvh.abi.event_channel import VIRQ_TIMER
 from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.devices.console import Console
+from pvh.hints import TYPE_CHECKING
 from pvh.plan.layout import SPECIAL_PAGES
 from pvh.xen.clock import Clock
 from pvh.xen.events import Channel, Events

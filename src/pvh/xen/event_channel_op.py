@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import event_channel as abi
 from pvh.abi.errno import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS
+from pvh.hints import TYPE_CHECKING
 from pvh.xen.events import Channel
 
 if TYPE_CHECKING:

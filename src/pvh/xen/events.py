@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
 
 from pvh.abi import shared_info as abi
+from pvh.hints import TYPE_CHECKING, Literal
 from pvh.record import dataclass
 from pvh.xen import atomics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from pvh.hints import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState

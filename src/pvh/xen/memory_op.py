@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from pvh.abi import memory as abi
 from pvh.abi.errno import EINVAL, ENOSYS, ESRCH
 from pvh.abi.hypercall import DOMID_SELF
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.xen.caller import Caller

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import hvm_param as abi
 from pvh.abi.errno import EEXIST, EINVAL, ENODEV, ENOENT, ENOSYS, EPERM, ESRCH
 from pvh.abi.hypercall import DOMID_SELF
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.xen.caller import Caller

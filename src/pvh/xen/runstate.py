@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Literal
 
 from pvh.abi import vcpu_op as abi
+from pvh.hints import TYPE_CHECKING, Literal
 from pvh.record import dataclass
 
 if TYPE_CHECKING:

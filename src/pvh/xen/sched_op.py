@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import sched as abi
 from pvh.abi.errno import ENOSYS
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.xen.caller import Caller

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from typing import TYPE_CHECKING
 
 from pvh.abi import shared_info as abi
 from pvh.abi.errno import EBUSY, EINVAL, ENXIO
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.hints import TYPE_CHECKING
 from pvh.xen import atomics
 
 if TYPE_CHECKING:

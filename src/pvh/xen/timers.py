@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pvh.abi.vcpu_op import RUNSTATE_RUNNING
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.xen.host import Host

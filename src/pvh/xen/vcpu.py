@@ -5,11 +5,10 @@ xen/common/domain.c, do_vcpu_op; xen/arch/x86/hvm/vlapic.c, vlapic_init_sipi_one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
 from pvh.abi.errno import EEXIST, EINVAL
 from pvh.abi.sched import SHUTDOWN_CRASH, SHUTDOWN_POWEROFF
 from pvh.abi.vcpu_op import RUNSTATE_OFFLINE, RUNSTATE_RUNNING
+from pvh.hints import TYPE_CHECKING, Literal
 from pvh.record import dataclass
 from pvh.xen.runstate import Runstate
 

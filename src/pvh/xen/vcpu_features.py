@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pvh.abi import x86
 from pvh.engines.engine import CpuidTable
+from pvh.hints import Literal
 
 # Control bits, and the CPUID bit that admits them: leaf, subleaf, register, bit. Several rows: any of them does.
 Row = tuple[int, int, int, Literal["eax", "ebx", "ecx", "edx"], int]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import vcpu_context
 from pvh.abi import vcpu_op as abi
 from pvh.abi.errno import EINVAL, ENOENT, ENOSYS, ENXIO
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.hints import TYPE_CHECKING
 from pvh.xen.runstate import Area, pack, store
 
 if TYPE_CHECKING:

@@ -5,11 +5,10 @@ The version we give is the Xen release whose public headers the facts were read 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import xen_version as abi
 from pvh.abi.errno import E2BIG, EINVAL, ENODATA, ENOSYS
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.xen.caller import Caller

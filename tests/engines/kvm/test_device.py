@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ class Refusal:
     ],
 )
 def test_why_not_and_what_to_do(number: int, cause: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "h", "6", "v", "x86_64")))
     monkeypatch.setattr(os, "open", Refusal(number))
     with pytest.raises(NoEngine, match=cause) as caught:
         device.open_device()
@@ -53,7 +52,7 @@ def test_a_file_that_is_no_kvm_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_architecture_cannot_run_x86_guests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "h", "6", "v", "aarch64")))
     with pytest.raises(NoEngine, match="aarch64"):
         device.open_device()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import x86
 from pvh.engines.emulator import control, syscall
 from pvh.engines.emulator import vmcb as svm
@@ -13,6 +11,7 @@ from pvh.engines.emulator.msr import GuestGp, check_efer
 from pvh.engines.emulator.processor import STOPPED_AT_SYSCALL, STOPPED_AT_SYSENTER
 from pvh.engines.emulator.registers import RAX, RBX, RCX, RDI, RDX, RSI
 from pvh.engines.exits import Halt, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

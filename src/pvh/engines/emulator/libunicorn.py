@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, byref, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
 from functools import cache
-from typing import Any
 
 from pvh.errors import EngineError, NoEngine
+from pvh.hints import Any
 
 _ARCH_X86 = 4
 # UC_MODE_32 would keep a 32-bit register interface for ever; the guest's mode is its own affair.

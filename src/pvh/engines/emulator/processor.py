@@ -7,8 +7,6 @@ cached address translations, in 2 us. Callbacks go to the vCPU whose turn it is.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from pvh.abi import x86
 from pvh.build.ram import GuestRam
 from pvh.engines.emulator import calibrate, native
@@ -18,6 +16,7 @@ from pvh.engines.emulator.native import RUN, STOP
 from pvh.engines.emulator.registers import Registers
 from pvh.engines.emulator.stop import Stopper
 from pvh.engines.emulator.vmcb import CODE, Scratch
+from pvh.hints import Protocol
 
 # Numbers of our own, for the two hooks that are no intercepts.
 STOPPED_AT_SYSCALL = 0x1000

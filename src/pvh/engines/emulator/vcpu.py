@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pvh.abi import x86
 from pvh.build.cpu_state import CpuState
 from pvh.engines.emulator import intercepts, ports
@@ -15,6 +13,7 @@ from pvh.engines.emulator.paging import LinearMemory
 from pvh.engines.emulator.registers import RAX, RCX, Registers
 from pvh.engines.emulator.vmcb import MSR_WRITE
 from pvh.engines.exits import Broken, Exit, MmioRead, MmioWrite, PortIn, PortOut, Shutdown, Sink
+from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.engines.emulator.cpuid import CpuidLookup

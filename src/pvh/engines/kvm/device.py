@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 
 from pvh.engines.kvm import ioctl as kvm
 from pvh.errors import NoEngine
@@ -25,8 +24,8 @@ _REASONS = {
 
 def open_device(path: str = DEVICE) -> int:
     """Open the KVM device and check that this package can use it; return its descriptor. Raises NoEngine."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        raise NoEngine(f"KVM on {platform.machine()} cannot run x86 guests", hint="use --engine emulator")
+    if os.uname().machine != "x86_64":
+        raise NoEngine(f"KVM on {os.uname().machine} cannot run x86 guests", hint="use --engine emulator")
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
