@@ -26,6 +26,7 @@ class Stopper:
 
     def __init__(self, handle: Handle) -> None:
         self.control = ControlBlock(handle) if native.available() else None
+        self._bound = 0
         if self.control is not None:
             handle.hook(HOOK_BLOCK, native.pointer(self.control.block_hook), user_data=self.control.address)
 
@@ -41,10 +42,16 @@ class Stopper:
         """
         if self.control is None:
             most = _SLICE_INSTRUCTIONS if blocks is None else min(blocks, _SLICE_INSTRUCTIONS)
-            return min(most, _WINDOW_INSTRUCTIONS) if mode == WINDOW else most
+            self._bound = min(most, _WINDOW_INSTRUCTIONS) if mode == WINDOW else most
+            return self._bound
+        self._bound = _SLICE_BLOCKS if blocks is None else min(blocks, _SLICE_BLOCKS)
         self.control.mode.value = mode
-        self.control.budget.value = _SLICE_BLOCKS if blocks is None else min(blocks, _SLICE_BLOCKS)
+        self.control.budget.value = self._bound
         return 0
+
+    def spent(self) -> int:
+        """Return the blocks executed since bound(); without the native hook all that were allowed are taken for it."""
+        return self._bound - (0 if self.control is None else max(0, self.control.budget.value))
 
     def forget_trail(self) -> None:
         """Empty the trail."""
