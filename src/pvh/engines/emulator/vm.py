@@ -9,7 +9,6 @@ from pvh.engines.emulator.native import host_tsc
 from pvh.engines.emulator.processor import Processor
 from pvh.engines.emulator.vcpu import EmulatorVcpu
 from pvh.engines.engine import CpuidTable
-from pvh.hints import Any
 
 
 class EmulatorVm:
