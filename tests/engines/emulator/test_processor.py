@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engines.emulator.harness import CODE0, HANDLER, gate32, image32, opened
+from engines.emulator.harness import CODE0, HANDLER, gate32, image32, long_world, opened
 from engines.flat import CODE, FLAT_STATE, assemble, flat_image
 from pvh.build.cpu_state import CpuState
 from pvh.engines.emulator import native
@@ -121,6 +121,38 @@ def test_code_that_one_changes_is_changed_for_the_other() -> None:
 
             vcpu.run(sink)
     assert seen == [PortOut(0x80, 1, 1), PortOut(0x80, 1, 1), PortOut(0x81, 1, 0), PortOut(0x80, 1, 9)]
+
+
+def test_the_same_address_is_each_one_s_own_page() -> None:
+    """Two address spaces map different code at one linear address, as two user programs do."""
+    ram, state = long_world({})
+    for table, page in (0x500000, 0x600000), (0x510000, 0x601000):
+        ram.write(table, ram.read(0x10000, 8) or b"")
+        for level in range(1, 4):
+            ram.write(table + 0x1000 * level, bytes(4096))
+        ram.write(table + 8, (table + 0x1000 | 7).to_bytes(8, "little"))
+        ram.write(table + 0x1000, (table + 0x2000 | 7).to_bytes(8, "little"))
+        ram.write(table + 0x2000, (table + 0x3000 | 7).to_bytes(8, "little"))
+        ram.write(table + 0x3000, (page | 7).to_bytes(8, "little"))
+    image = flat_image("nop", state, ram=ram, vcpus=2)
+    program = "1: mov ${0},%eax; out %al,$0x80; jmp 2f; 2: jmp 1b"
+    ram.write(0x600000, assemble(program.format(0x11), 64))
+    ram.write(0x601000, assemble(program.format(0x22), 64))
+    values: list[list[int]] = [[], []]
+    with opened(image) as vm:
+        for vcpu, table in zip(vm.vcpus, (0x500000, 0x510000), strict=True):
+            vcpu.load(replace(state, cr3=table, rip=1 << 39))
+        for turn in range(20):
+            vcpu = vm.vcpus[turn % 2]
+
+            def sink(exit_: Exit, vcpu: EmulatorVcpu = vcpu) -> None:
+                assert isinstance(exit_, PortOut)
+                values[vcpu.index].append(exit_.value)
+                if len(values[vcpu.index]) % 5 == 0:
+                    vcpu.kick()
+
+            vcpu.run(sink)
+    assert values == [[0x11] * 50, [0x22] * 50]
 
 
 def test_a_sink_may_start_another_vcpu_from_any_exit() -> None:
