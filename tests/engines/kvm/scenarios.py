@@ -14,6 +14,7 @@ from struct import pack
 from typing import Any, Self
 
 from engines.flat import FLAT_STATE, MEMORY, long_state
+from pvh.abi.x86 import MSR_LSTAR, MSR_PAT
 from pvh.build.cpu_state import CpuState, TableRegister
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
@@ -29,6 +30,7 @@ from pvh.engines.exits import (
     PortOut,
     Shutdown,
 )
+from pvh.engines.kvm import state
 from pvh.engines.kvm.engine import KvmEngine
 from pvh.engines.kvm.hypercall_page import VMCALL, VMMCALL
 from pvh.engines.kvm.vm import KvmVm
@@ -377,9 +379,12 @@ def loading_twice(engine: KvmEngine) -> None:
     with Run(engine, guest_image(0)) as run:
         run.go()
         vcpu = run.vm.vcpus[0]
+        state._write_msrs(vcpu._fd, ((MSR_LSTAR, 0x1234), (MSR_PAT, 0)))
         entry = replace(FLAT_STATE, rip=0x2000, gprs=tuple(range(100, 116)), cr2=0x123, dr6=0xFFFF0FF0, dr7=0x400)
         vcpu.load(entry)
         assert vcpu.state() == entry
+        assert state.read_msr(vcpu._fd, MSR_LSTAR) == 0
+        assert state.read_msr(vcpu._fd, MSR_PAT) == 0x0007040600070406, "its value after RESET (SDM vol. 3, 12.12.4)"
 
 
 def entry_state(engine: KvmEngine) -> None:

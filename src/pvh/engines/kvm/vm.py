@@ -19,7 +19,8 @@ from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
 _IDENTITY_MAP = 0xFFFBC000
 _TSS = 0xFFFBD000
 
-_XEN_MSRS = (0x40000000, 0x400)  # the hypercall page's register at 0x40000000, or 0x40000200 beside Viridian
+# The hypercall page's register is 0x40000000, or 0x40000200 beside Viridian. KVM has Hyper-V's registers there.
+_XEN_MSRS = (0x40000000, 0x400)
 _AMD_VENDORS = (0x68747541, 0x6F677948)  # EBX of CPUID leaf 0: "Auth"enticAMD, "Hygo"nGenuine
 
 
