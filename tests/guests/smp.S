@@ -12,7 +12,7 @@
         .include "lapic.inc"
         pvh_entry _start
 
-        .set STEPS, 1000                # increments a round
+        .set STEPS, 30000               # increments a round: more than an engine runs at a stretch
         .set ROUNDS, 2
         .set MOST, 31                   # APs
         .set VECTOR, 0x40               # of vCPU 0; each AP has its own, so that none is lost in another
