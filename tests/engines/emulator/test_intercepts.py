@@ -248,6 +248,11 @@ class TestControlRegisters:
         assert ran.state.gprs[9] == 6
         assert run(image64("mov $16,%eax; mov %rax,%cr8", {x86.GP: gate64(CODE0, HANDLER)})).stack(1, 8) == (0,)
 
+    def test_debug_registers_4_and_5_are_6_and_7_unless_cr4_de(self) -> None:
+        aliased = run(flat_image(f"mov $0x402,%eax; .byte 0x0f,0x23,0xe8; mov %dr7,%ebx; {OUT}"))
+        assert aliased.state.gprs[3] == 0x402
+        assert refused_with(f"mov $8,%eax; mov %eax,%cr4; .byte 0x0f,0x23,0xe8; {OUT}") == "#UD"
+
     def test_debug_registers_are_kept(self) -> None:
         code = f"mov $0x1000,%eax; mov %eax,%dr0; mov $1,%eax; mov %eax,%dr7; mov %dr7,%ebx; mov %dr0,%ecx; {OUT}"
         ran = run(flat_image(code))
@@ -305,6 +310,16 @@ class TestKernelCalls:
         ran = run(image)
         assert (ran.state.gprs[6], ran.state.gprs[7], ran.state.gprs[3]) == (0x80000, 8, 0x1B)
         assert (ran.state.cpl, ran.state.ss.selector) == (0, 0x10)
+
+    def test_syscall_in_legacy_mode_takes_the_target_from_star(self) -> None:
+        setup = f"""mov $0xc0000081,%ecx; mov ${HANDLER},%eax; mov $0x00130008,%edx; wrmsr
+            mov $0xc0000080,%ecx; mov $1,%eax; xor %edx,%edx; wrmsr; sti; 1: syscall"""
+        image = image32(setup, {})
+        ran = run(image)
+        assert ran.state.rip in {HANDLER, HANDLER + 2}
+        assert (ran.state.cs.selector, ran.state.ss.selector, ran.state.bits) == (8, 0x10, 32)
+        assert ran.state.gprs[1] == CODE + len(assemble(setup))
+        assert not ran.state.rflags & x86.RFLAGS_IF
 
     def test_sysenter_without_a_target_is_gp(self) -> None:
         assert refused_with("sysenter") == "#GP"

@@ -219,7 +219,7 @@ class _Delivery:
         if self._event.error is not None:
             frame.append(self._event.error)
         rsp = (rsp & ~15) - 8 * len(frame)
-        if not _canonical(rsp):
+        if not _canonical(rsp) or not _canonical(rsp + 8 * len(frame) - 1):
             raise GuestFault(x86.SS, self._external)
         self._store(rsp, frame, 8)
         if new_cpl != self._cpl:
