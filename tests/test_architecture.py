@@ -26,7 +26,8 @@ ROOMS = (
     {"abi"},
     {"demo"},
     {"errors", "native", "initramfs"},
-    {"record", "hints"},
+    {"record"},
+    {"hints"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 MACHINE = RANK["machine"]  # files of one room that lie on the top level

@@ -107,6 +107,8 @@ def test_equality_and_hash_are_by_compared_fields_and_class() -> None:
 
 def test_order_is_by_compared_fields() -> None:
     assert [made.rest for made in sorted([Ordered(2, "b"), Ordered(1, "a")])] == ["a", "b"]
+    assert Ordered(1, "b") <= Ordered(1, "a") < Ordered(2) > Ordered(1) >= Ordered(1)
+    assert not Ordered(1) < Ordered(1, "a")
     with pytest.raises(TypeError):
         _ = Ordered(1) < Standard(1)  # type: ignore[operator] # pyright: ignore[reportOperatorIssue]
 
@@ -138,6 +140,14 @@ def test_the_standard_functions_know_it() -> None:
     assert str(inspect.signature(Mine)) == str(inspect.signature(Standard))
     assert copy.deepcopy(made) == copy.copy(made) == made
     assert pickle.loads(pickle.dumps(Open(7))) == Open(7)
+
+
+def test_a_record_in_a_function_is_named_as_python_names_it() -> None:
+    @record.dataclass(slots=True)
+    class Inner:
+        value: int
+
+    assert repr(Inner(1)) == "test_a_record_in_a_function_is_named_as_python_names_it.<locals>.Inner(value=1)"
 
 
 def test_patterns_match_by_position() -> None:

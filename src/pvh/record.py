@@ -1,20 +1,21 @@
 """Records: dataclasses whose machinery is made when it is first used.
 
-The standard module takes 10 ms to import (for inspect) and 0.35 ms a class (for compiling source), which was 40 % of a
-whole `pvh run` of a tiny kernel. A class made here takes 20 us: its constructor is compiled when it has proved to be in
-demand, and what the standard `fields`, `replace`, `asdict` and `inspect.signature` look for is made when they look.
+The standard module takes 4 to 10 ms to import (for inspect) and 0.35 ms a class (for compiling source), which was 40 %
+of a whole `pvh run` of a tiny kernel. A class made here takes 20 us: its constructor is compiled when it has proved to
+be in demand, and what the standard `fields`, `replace`, `asdict` and `inspect.signature` look for is made when they
+look.
 
-Type checkers are told that these are the standard ones. Always slotted; no kw_only, no InitVar, no default that a slot
-of a base class would hide.
+Type checkers are told that these are the standard ones. Always slotted; no kw_only, no InitVar, no __post_init__, no
+default that a slot of a base class would hide.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # checkers know this name; importing typing takes 6 ms
+from pvh.hints import TYPE_CHECKING, Any
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import dataclass, field, replace
-    from typing import Any
 
 __all__ = ["dataclass", "field", "replace"]
 
@@ -75,7 +76,7 @@ def _make(cls: type[Any], *, frozen: bool, order: bool) -> Any:
     fields = (*inherited, *added)
     for absent in ("__dict__", "__weakref__"):
         own.pop(absent, None)
-    own = {**_methods(frozen=frozen, order=order), **own}
+    own = {**_methods(frozen=frozen, order=order), **own, "__qualname__": cls.__qualname__}
     own |= {"__slots__": tuple(f.name for f in added), "__match_args__": tuple(f.name for f in fields)}
     own |= {"__record__": fields, "__compared__": tuple(f.name for f in fields if f.compare)}
     own |= {name: _OnDemand(name) for name in ("__dataclass_fields__", "__signature__")}
@@ -127,7 +128,7 @@ def _methods(*, frozen: bool, order: bool) -> dict[str, Any]:
     if frozen:
         methods |= {"__hash__": _hash, "__setattr__": _setattr, "__delattr__": _delattr}
     if order:
-        methods |= {"__lt__": _lt}
+        methods |= {name: _comparison(name) for name in ("__lt__", "__le__", "__gt__", "__ge__")}
     return methods
 
 
@@ -144,8 +145,11 @@ def _eq(self: Any, other: Any) -> bool:
     return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
 
 
-def _lt(self: Any, other: Any) -> bool:
-    return _values(self) < _values(other) if type(other) is type(self) else NotImplemented
+def _comparison(name: str) -> Callable[[Any, Any], bool]:
+    def compare(self: Any, other: Any) -> bool:
+        return getattr(_values(self), name)(_values(other)) if type(other) is type(self) else NotImplemented
+
+    return compare
 
 
 def _hash(self: Any) -> int:
