@@ -35,7 +35,7 @@
         .globl _start
 _start: mov $stack_top, %esp
         cld
-        call find_nopae
+        call find_words
         call find_vendor
         call load_tables
         call make_tables

@@ -6,7 +6,7 @@
 #
 # The guest wants 9 vCPUs and less than 1 GiB of memory; fewer vCPUs give other results, never a crash. Any Xen runs it:
 # it uses VMCALL or VMMCALL by the processor's vendor. Words on its command line: `nopae` leaves out what starts or calls
-# in PAE mode (modes.inc says why).
+# in PAE mode, `noring3` what calls from CPL 3 (modes.inc says why).
 
         .include "pvh.inc"
         .include "print.inc"
@@ -35,7 +35,7 @@
         .globl _start
 _start: mov $stack_top, %esp
         cld
-        call find_nopae
+        call find_words
         call find_ram_end
         call find_vendor
         call load_tables
@@ -152,8 +152,11 @@ run_modes:
         call run
 3:      incl mode
         cmpl $RING3, mode
-        jbe 1b
-        movl $FLAT, mode
+        jb 1b
+        ja 4f
+        cmpb $0, no_ring3
+        je 1b
+4:      movl $FLAT, mode
         ret
 
 # APs started in each mode, by callers of other modes.
