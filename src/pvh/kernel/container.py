@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from pvh.errors import NotAKernel
-from pvh.kernel import codec, naming
+from pvh.kernel import codec
 from pvh.kernel.elf import MAGIC
 from pvh.kernel.record import Layer
 from pvh.kernel.source import BytesSource, Source
@@ -145,7 +145,9 @@ def kernel_version(source: Source) -> str:
 
 
 def _not_a_kernel(source: Source, layers: tuple[Layer, ...]) -> NotAKernel:
-    kind = naming.identify(source)
+    from pvh.kernel.naming import identify  # only a refusal pays for it
+
+    kind = identify(source)
     inside = f"is {layers[-1].format} data that holds " if layers else "is "
     if layers and layers[0].format == "bzImage":
         inside = f"is a bzImage whose {layers[-1].format} payload is "

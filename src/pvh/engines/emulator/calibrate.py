@@ -166,7 +166,7 @@ def _places(data: bytes, wanted: bytes, step: int) -> set[int]:
 
 
 def _locate(name: str, dumps: tuple[bytes, bytes], wanted: tuple[bytes, bytes], step: int = 8) -> int:
-    places = _places(dumps[0], wanted[0], step) & _places(dumps[1], wanted[1], step)
+    places = {at for at in _places(dumps[0], wanted[0], step) if dumps[1].startswith(wanted[1], at)}
     if len(places) != 1:
         raise EngineError(
             f"this unicorn library keeps {name} where the engine cannot find it",
