@@ -1,14 +1,12 @@
-"""Where our guests say something else on real Xen 4.17 than here. docs/oracle.md gives the reasons, by name.
-
-Lines are a diff's, ours with -, Xen's with +, in the order of the output.
-"""
+"""Where our guests say something else on real Xen 4.17 than here. docs/oracle.md gives the reasons, by name."""
 
 from __future__ import annotations
 
 # Event channel ports that are there before the guest runs.
 PORTS = {"xen": {"store": 1, "console": 2}, "pvh": {"console": 1}}
 
-OF_GUESTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+# Guests that print no table. Lines are a diff's, ours with -, Xen's with +, in the order of the output.
+OF_LINES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "demo": (
         (
             "acpi-type",
@@ -29,3 +27,57 @@ OF_GUESTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("xen-version", ("-Xen 4.20", "+Xen 4.17")),
     ),
 }
+
+_MODES = ("16", "32", "paged", "compat", "64")
+_RFLAGS = ("eflags", "ss.pushed")
+_NONE = ("64", "ss.pushed")
+_PHYS = tuple(
+    f"s8.{area}-phys{case}"
+    for area in ("runstate", "time")
+    for case in ("", "-again", "-crossing", "-misaligned", "-hole", "-unregister", "-unmapped")
+)
+_NOT_OFFERED = (0x07, 0x0C, 0x0D, 0x0F, 0x14, 0x15, 0x1A, 0x20, 0x23, 0x24, 0x28, 0x29, 0x2A, 0x31)
+
+# Guests that print a table, `name=value`: the names whose values differ.
+OF_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "personality": {
+        "xen-version": ("leaf01.00", "xen_version00", "xen_version01", "hypercall11"),
+        "xen-build": ("xen_version02", "xen_version04"),
+        "capabilities": ("xen_version03",),
+        "features": ("xen_version06",),
+        "denied": ("xen_version09", "xen_version0a"),
+        "tsc-reliable": ("leaf03.00",),
+        "iommu-mappings": ("leaf04.00",),
+        "reservations": ("memory_op02", "memory_op03", "memory_op04"),
+        "memmap-order": ("memory_map01", "memory_map02", "memory_map03", "memory_map04"),
+        "store-port": ("param01", "param02", "param12"),
+        "port-status": tuple(f"port0{port}" for port in range(6)),
+        "vendor": ("stub00", "stub01", "stub18", "stub7f"),
+        "not-offered": tuple(f"hypercall{number:02x}" for number in _NOT_OFFERED),
+        "console-write": ("hypercall12",),
+        "domain-0": ("hypercall22",),
+    },
+    "vcpuop": {
+        "processor": (
+            *("cpuid.0x1.0.ecx", "cpuid.0x1.0.edx", "cpuid.0x7.0.ebx"),
+            *("cpuid.0x80000001.0.ecx", "cpuid.0x80000001.0.edx"),
+            *(f"s8.{width}cr4-bit.{bit}" for width in ("", "64-") for bit in (0, 1, 20, 21)),
+        ),
+        "cr0-et": tuple(f"ap-{mode}.cr0" for mode in _MODES),
+        "rflags-reserved": tuple(f"ap-{mode}.{name}" for mode in _MODES for name in _RFLAGS if (mode, name) != _NONE),
+        "info-checks": ("s8.info-offset-4096", "s8.info-offset-ffffffff", "s8.info-twice"),
+        "phys-areas": _PHYS,
+    },
+}
+
+# What differs from run to run: the domain's number and handle, the processor's clock, and how much Xen has written of a
+# runstate area. It writes as much as the caller's width asks for at the registration, 44 bytes for 32 bits, and as
+# shared_info's width asks for, 48, whenever the vCPU is scheduled anew; ring 3's is the area registered before.
+VOLATILE = (
+    (r"^(leaf03\.00=.{18}).{8}", r"\1<kHz>"),
+    (r"^(leaf03\.01=).*", r"\1<offset, scale>"),
+    (r"^(leaf03\.02=).{8}", r"\1<kHz>"),
+    (r"^(leaf04\.00=.{18}).{8}", r"\1<domain>"),
+    (r"^(xen_version08=.{9}).{32}", r"\1<handle>"),
+    (r"^((?!long)\w+\.runstate-area-bytes=).*", r"\1<44 or 48; 0 or 48 in ring 3>"),
+)

@@ -6,7 +6,8 @@
 Without a guest it runs those of tests/oracle/guests.txt, which are what the tests compare. All run in one boot, one
 after the other, each created paused by `xl create` with type="pvh" and looked at before its first instruction.
 Per guest it leaves a raw log in DIR (default tests/oracle/logs), and prints a line.
-Status 1: a guest left no log. 2: Xen or dom0 failed; its console is shown. 124: it was not done in time.
+Status 1: a guest left no log. 2: Xen, dom0 or QEMU failed. 124: not done in time. Then the end of the console is shown,
+and logs of guests that were done before are kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ LOGS = ROOT / "tests" / "oracle" / "logs"
 GUESTS = ROOT / "tests" / "oracle" / "guests.txt"
 TIMED_OUT = 124
 BROKEN = 2
+TAIL = 40  # lines of the console to show of a machine that failed
 DONE = 1  # isa-debug-exit turns a written 0 into this
 
 # SMAP and SMEP make dom0 page-fault, MONITOR gives Xen #GP when idle, RDTSCP and XSAVE trouble guests: all of it TCG's.
@@ -57,11 +60,15 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What one boot left: the tar archives, in one stream; Xen's console; how long it took, in seconds."""
+    """What one boot left: the tar archives, in one stream; Xen's console; how long it took, in seconds.
+
+    failure  what went wrong, or None; the archives of guests that ended before are there all the same
+    """
 
     stream: bytes
     console: str
     seconds: float
+    failure: Failed | None = None
 
 
 def command(folder: Path) -> list[str]:
@@ -76,17 +83,17 @@ def command(folder: Path) -> list[str]:
 
 
 def boot(jobs: list[job.Job], timeout: float) -> Boot:
-    """Boot once and run the guests. Raises Failed."""
+    """Boot once and run the guests."""
     with tempfile.TemporaryDirectory(prefix="pvh-oracle-") as name:
         folder = Path(name)
         (folder / "initramfs").write_bytes(dom0.base() + cpio.archive(job.entries(jobs)))
         begin = time.monotonic()
         failure = _run_qemu(command(folder), timeout)
-        console = folder / "console"
-        said = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
-        if failure:
-            raise Failed(f"{failure}\noracle: the console said:\n{said}", failure.status)
-        return Boot((folder / "results").read_bytes(), said, time.monotonic() - begin)
+        seconds = time.monotonic() - begin
+        console, results = (
+            path.read_bytes() if path.exists() else b"" for path in (folder / "console", folder / "results")
+        )
+        return Boot(results, console.decode(errors="replace"), seconds, failure)
 
 
 def _run_qemu(words: list[str], timeout: float) -> Failed | None:
@@ -115,24 +122,30 @@ def _run_qemu(words: list[str], timeout: float) -> Failed | None:
 def unpack(stream: bytes) -> dict[str, str]:
     """Return the files of tar archives that follow one another, by path."""
     files: dict[str, str] = {}
-    with tarfile.open(fileobj=io.BytesIO(stream), ignore_zeros=True) as archive:
-        for member in archive:
+    with suppress(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(stream), ignore_zeros=True) as archive:
+        for member in archive:  # the last may be cut, if the machine failed
             source = archive.extractfile(member)
             if source is not None:
                 text = source.read().decode("utf-8", errors="backslashreplace")
-                files[member.name.removeprefix("./")] = text.replace("\r", "").rstrip("\n") + "\n"
+                text = text.replace("\r", "").rstrip("\n")
+                if text:
+                    files[member.name.removeprefix("./")] = text + "\n"
     return files
 
 
-def logs(jobs: list[job.Job], done: Boot, facts: dict[str, str]) -> list[job.Log]:
-    """Return each guest's log, in order."""
+def logs(digests: dict[job.Job, str], done: Boot, facts: dict[str, str]) -> list[job.Log]:
+    """Return each guest's log, in order.
+
+    digests  what ran; a guest whose file was changed meanwhile has an empty log: nobody knows which of the two it was
+    """
     files = unpack(done.stream)
     xen = re.search(r"Xen version (.*)", done.console)
     versions = {"xen": xen[1].strip() if xen else "unknown", "dom0": files.get("versions", "unknown").strip()}
     found: list[job.Log] = []
-    for number, one in enumerate(jobs, 10):
-        parts = {name: files[f"{number}/{name}"] for name in job.PARTS if files.get(f"{number}/{name}")}
-        found.append(job.Log({"guest": one.word, "sha256": one.digest} | facts | versions, parts))
+    for number, (one, digest) in enumerate(digests.items(), 10):
+        kept = [name for name in job.PARTS if f"{number}/{name}" in files and one.digest == digest]
+        parts = {name: files[f"{number}/{name}"] for name in kept}
+        found.append(job.Log({"guest": one.word, "sha256": digest} | facts | versions, parts))
     return found
 
 
@@ -167,22 +180,30 @@ def main(argv: list[str]) -> int:
     try:
         words = options.guests or usual_guests()
         jobs = [job.parse(word) for word in words]
+        digests = {one: one.digest for one in jobs}
         done = boot(jobs, options.timeout)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    except Failed as error:
-        print(f"oracle: {error}", file=sys.stderr)
-        return error.status
-    if options.console:
-        print(done.console, file=sys.stderr)
-    options.logs.mkdir(parents=True, exist_ok=True)
-    silent = 0
-    for one, log in zip(jobs, logs(jobs, done, describe(words)), strict=True):
-        (options.logs / f"{one.name}.log").write_text(log.text(), encoding="utf-8")
-        silent += not log.parts
-        print(f"{one.name}: {len(log.said())} lines, shutdown reason {log.reason}")
-    print(f"{len(jobs)} guests in {done.seconds:.1f} s", file=sys.stderr)
-    return 1 if silent else 0
+    missing = keep(logs(digests, done, describe(words)), options.logs)
+    print(f"{len(jobs) - missing} guests in {done.seconds:.1f} s", file=sys.stderr)
+    if done.failure or options.console:
+        lines = done.console.splitlines()
+        print("\n".join(lines if options.console else lines[-TAIL:]), file=sys.stderr)
+    if done.failure:
+        print(f"oracle: {done.failure}", file=sys.stderr)
+        return done.failure.status
+    return 1 if missing else 0
+
+
+def keep(found: list[job.Log], folder: Path) -> int:
+    """Write the logs, and print a line for each; return how many guests left none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for log in found:
+        name = job.parse(log.facts["guest"]).name
+        if log.parts:
+            (folder / f"{name}.log").write_text(log.text(), encoding="utf-8")
+        print(f"{name}: {len(log.said())} lines, shutdown reason {log.reason}" if log.parts else f"{name}: no log")
+    return sum(not log.parts for log in found)
 
 
 if __name__ == "__main__":
