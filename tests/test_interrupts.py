@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from pvh.build.cpu_state import CpuState
 from pvh.devices.lapic import BASE, LocalApic
 from pvh.engines.exits import MmioRead, MmioWrite
 from pvh.interrupts import Interrupts
@@ -16,37 +17,54 @@ SELF, ALL, OTHERS = 1 << 18, 2 << 18, 3 << 18
 NMI, INIT, SIPI = 4 << 8, 5 << 8, 6 << 8
 
 
+Asked = tuple[object, ...]
+
+
+class Fake:
+    """A machine, and a domain of three vCPUs of which one was never started: both note what is asked of them."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.processors = [SimpleNamespace(stage=stage) for stage in ("up", "up", "created")]
+
+    def inject(self, vcpu: int, vector: int) -> None:
+        self.asked.append(("inject", vcpu, vector))
+
+    def nmi(self, vcpu: int) -> None:
+        self.asked.append(("nmi", vcpu))
+
+    def offline(self, vcpu: int) -> None:
+        self.asked.append(("offline", vcpu))
+
+    def online(self, vcpu: int, state: CpuState) -> None:
+        self.asked.append(("online", vcpu, state.cs.base))
+
+    def apic_init(self, vcpu: int) -> None:
+        self.asked.append(("init", vcpu))
+
+    def apic_sipi(self, vcpu: int, page: int) -> None:
+        self.asked.append(("sipi", vcpu, page))
+
+
 class Bench:
-    """Three vCPUs, APIC ids 0, 2, 4, and a machine that notes what is asked of it."""
+    """Three vCPUs, APIC ids 0, 2, 4."""
 
     def __init__(self, *, xen: bool) -> None:
-        self.asked: list[tuple[object, ...]] = []
-        note = self.asked.append
-        self.machine = SimpleNamespace(
-            inject=lambda vcpu, vector: note(("inject", vcpu, vector)),
-            nmi=lambda vcpu: note(("nmi", vcpu)),
-            offline=lambda vcpu: note(("offline", vcpu)),
-            online=lambda vcpu, state: note(("online", vcpu, state.cs.base)),
-        )
-        domain = SimpleNamespace(
-            apic_init=lambda vcpu: note(("init", vcpu)),
-            apic_sipi=lambda vcpu, page: note(("sipi", vcpu, page)),
-            processors=[SimpleNamespace(stage=stage) for stage in ("up", "up", "created")],
-        )
-        self.interrupts = Interrupts(
-            cast("Any", self.machine),
-            cast("Any", domain) if xen else None,
-            3,
-            lambda v: LocalApic(2 * v, lambda: 0, lambda _: None),
-        )
+        fake = Fake()
+        self.asked = fake.asked
+        machine, domain = cast("Any", fake), cast("Any", fake)
+        self.interrupts = Interrupts(machine, domain if xen else None, 3, self._apic)
         for vcpu in range(3):
             self.write(vcpu, SVR, 0x1FF)
+
+    def _apic(self, vcpu: int) -> LocalApic:
+        return LocalApic(2 * vcpu, lambda: 0, lambda _: None)
 
     def write(self, vcpu: int, register: int, value: int) -> None:
         source = cast("Any", SimpleNamespace(index=vcpu))
         assert self.interrupts.access(source, MmioWrite(BASE + register, 4, value)) == 0
 
-    def send(self, command: int, destination: int = 0, source: int = 0) -> list[tuple[object, ...]]:
+    def send(self, command: int, destination: int = 0, source: int = 0) -> list[Asked]:
         self.asked.clear()
         self.write(source, ICR_HIGH, destination << 24)
         self.write(source, ICR, command)
