@@ -72,12 +72,12 @@ OF_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
 
 # What differs from run to run: the domain's number and handle, the processor's clock, and how much Xen has written of a
 # runstate area. It writes as much as the caller's width asks for at the registration, 44 bytes for 32 bits, and as
-# shared_info's width asks for, 48, whenever the vCPU is scheduled anew; ring 3's is the area registered before.
+# shared_info's width asks for, 48, whenever the vCPU is scheduled anew, into the area registered last.
 VOLATILE = (
     (r"^(leaf03\.00=.{18}).{8}", r"\1<kHz>"),
     (r"^(leaf03\.01=).*", r"\1<offset, scale>"),
     (r"^(leaf03\.02=).{8}", r"\1<kHz>"),
     (r"^(leaf04\.00=.{18}).{8}", r"\1<domain>"),
     (r"^(xen_version08=.{9}).{32}", r"\1<handle>"),
-    (r"^((?!long)\w+\.runstate-area-bytes=).*", r"\1<44 or 48; 0 or 48 in ring 3>"),
+    (r"^((?!long)\w+\.runstate(-area)?-bytes=).*", r"\1<44 or 48; 0 or 48 in ring 3>"),
 )

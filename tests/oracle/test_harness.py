@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +104,7 @@ def test_a_log_of_nothing_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path
 def qemu(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Return a function that puts a shell script in QEMU's place; $0 is the folder of its files."""
     monkeypatch.setattr(dom0, "base", lambda: b"")
+    monkeypatch.setattr(dom0, "kernel", lambda: Path("/boot/vmlinuz"))
 
     def replace(script: str) -> None:
         def command(folder: Path) -> list[str]:
@@ -153,3 +157,22 @@ def test_a_machine_without_qemu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(dom0, "xen", lambda: Path("/boot/xen"))
     monkeypatch.setenv("PATH", "/nowhere")
     assert "not on PATH" in str(run.boot([], 5).failure)
+
+
+def test_a_sigterm_ends_qemu_too(tmp_path: Path) -> None:
+    """A process of its own, with a QEMU that says its process id and sleeps."""
+    (tmp_path / "qemu-system-x86_64").write_text(f"#!/bin/sh\necho $$ >{tmp_path}/id\nexec sleep 60\n")
+    (tmp_path / "qemu-system-x86_64").chmod(0o755)
+    stub = (
+        "from tools.oracle import dom0, run\n"
+        "dom0.base = bytes\n"
+        "dom0.kernel = dom0.xen = lambda: '/boot'\n"
+        "run.main(['tests/guests/hello.elf'])"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen([sys.executable, "-c", stub], cwd=ROOT, env=environment) as tool:
+        while not (tmp_path / "id").exists() or not (qemu := (tmp_path / "id").read_text().strip()):
+            time.sleep(0.01)
+        tool.terminate()
+        assert tool.wait(10) == run.TERMINATED
+    assert not Path("/proc", qemu).exists()

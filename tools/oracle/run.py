@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tarfile
@@ -25,6 +26,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 if str(ROOT) not in sys.path:
@@ -36,6 +38,7 @@ from tools.oracle import dom0, job  # noqa: E402
 LOGS = ROOT / "tests" / "oracle" / "logs"
 GUESTS = ROOT / "tests" / "oracle" / "guests.txt"
 TIMED_OUT = 124
+TERMINATED = 128 + signal.SIGTERM
 BROKEN = 2
 TAIL = 40  # lines of the console to show of a machine that failed
 DONE = 1  # isa-debug-exit turns a written 0 into this
@@ -72,8 +75,8 @@ class Boot:
 
 
 def command(folder: Path) -> list[str]:
-    """Return QEMU's command line; its files lie in `folder`: initramfs, and what the serial ports will say."""
-    modules = f"{dom0.kernel()} {LINUX_WORDS},{folder / 'initramfs'}"
+    """Return QEMU's command line; its files lie in `folder`: linux, initramfs, and what the serial ports will say."""
+    modules = f"{folder / 'linux'} {LINUX_WORDS},{folder / 'initramfs'}"
     return [
         *("qemu-system-x86_64", "-accel", "tcg", "-cpu", CPU, "-m", str(MEMORY), "-nodefaults", "-display", "none"),
         *("-no-reboot", "-kernel", str(dom0.xen()), "-append", XEN_WORDS, "-initrd", modules),
@@ -86,6 +89,7 @@ def boot(jobs: list[job.Job], timeout: float) -> Boot:
     """Boot once and run the guests."""
     with tempfile.TemporaryDirectory(prefix="pvh-oracle-") as name:
         folder = Path(name)
+        (folder / "linux").symlink_to(dom0.kernel())  # in -initrd a path ends at a space
         (folder / "initramfs").write_bytes(dom0.base() + cpio.archive(job.entries(jobs)))
         begin = time.monotonic()
         failure = _run_qemu(command(folder), timeout)
@@ -96,8 +100,13 @@ def boot(jobs: list[job.Job], timeout: float) -> Boot:
         return Boot(results, console.decode(errors="replace"), seconds, failure)
 
 
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)  # an exception, so that QEMU is ended, too
+
+
 def _run_qemu(words: list[str], timeout: float) -> Failed | None:
     """Run QEMU to its end, at a lower priority; return what went wrong."""
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         # It says on standard error which features of the model it cannot emulate: none matters here.
         done = subprocess.run(
@@ -112,6 +121,8 @@ def _run_qemu(words: list[str], timeout: float) -> Failed | None:
         return Failed("qemu-system-x86_64 is not on PATH: tools/obtain.py --command installs it", BROKEN)
     except subprocess.TimeoutExpired:
         return Failed(f"not done after {timeout:g} s", TIMED_OUT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return (
         None
         if done.returncode == DONE
