@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tools.oracle import dom0, job, run
 
-from oracle.logs import NAMES, ROOT, log_of
+from oracle.recorded import NAMES, ROOT, log_of
 
 HELLO = "tests/guests/hello.elf"
 FACTS = {"date": "2026-11-25", "command": "python tools/oracle/run.py"}

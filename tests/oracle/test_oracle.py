@@ -16,7 +16,7 @@ from tools.oracle.run import usual_guests
 from entry.expect import expected, hidden_differences
 from oracle import hvmctx, libxl417
 from oracle.differences import OF_LINES, OF_TABLES, PORTS, VOLATILE
-from oracle.logs import ENTRY, NAMES, OTHERS, ROOT, job_of, log_of, plan_of
+from oracle.recorded import ENTRY, NAMES, OTHERS, ROOT, job_of, log_of, plan_of
 from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN
 from pvh.abi.sched import SHUTDOWN_POWEROFF
 from pvh.abi.x86 import PAGE_SIZE
