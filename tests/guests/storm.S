@@ -56,6 +56,9 @@ _start: mov $stack_top, %esp
 2:      tell "\nstorm.other-done=", done
         tell "\nstorm.other-failures=", other_failures
 
+        say "\nstorm.last-failure="
+        mov last_failure, %eax
+        call hex32
         mov $VCPUOP_up, %ebx
         call toss_once
         tell "\nstorm.up=", result
@@ -120,11 +123,13 @@ toss:   mov $PAIRS, %esi
         test %eax, %eax
         jz 2f
         incl (%edi)
+        mov %eax, last_failure
 2:      mov $VCPUOP_down, %ebx
         call vcpu_op
         test %eax, %eax
         jz 3f
         incl (%edi)
+        mov %eax, last_failure
 3:      dec %esi
         jnz 1b
         ret
@@ -179,6 +184,8 @@ done:   .skip 4
 failures:
         .skip 4
 other_failures:
+        .skip 4
+last_failure:
         .skip 4
 result: .skip 4
 runs:   .skip 4

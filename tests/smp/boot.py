@@ -48,13 +48,3 @@ def boot(
     finally:
         image.ram.close()
     return said.decode("ascii", "backslashreplace"), outcome
-
-
-def summary(vcpus: int, *, pae: bool = True) -> str:
-    """Return all that smp must print (tests/guests/smp.S): the APs' modes in turn, and the sums."""
-    modes = ("real", "flat", "paged", "pae" if pae else "compat", "compat", "long")
-    aps = min(vcpus - 1, 31)
-    lines = [f"counted.{mode}={vcpus}" for mode in ("real", "flat", "long")]
-    for ap in range(1, aps + 1):
-        lines.append(f"ap.{ap}={modes[(ap - 1) % 6]} private=60000 ipis=2 down=0 canary=01234567")
-    return "\n".join([*lines, f"smp vcpus={vcpus} shared={60000 * aps} ipis={2 * aps} ok", ""])

@@ -1,7 +1,7 @@
 """What the vcpuop guest (tests/guests/vcpuop.S) must print on any Xen, by the rules of the ABI.
 
-Sources, "s8.2" being rule 2 of them: xen: public/vcpu.h, public/hvm/hvm_vcpu.h, arch/x86/hvm/domain.c, arch/x86/domain.c,
-common/domain.c, common/compat/domain.c. Plain Python, for the tests, the nested KVM's runner and the oracle.
+Sources, "s8.2" being rule 2 of them: xen: public/vcpu.h, public/hvm/hvm_vcpu.h, arch/x86/hvm/domain.c,
+arch/x86/domain.c, common/domain.c, common/compat/domain.c. Plain Python, for the oracle and the nested KVM too.
 Hidden parts of segments (limits, the recomputed G) cannot be seen from inside where no instruction checks them.
 """
 
@@ -26,7 +26,7 @@ def expected(said: str, without: frozenset[str] = frozenset()) -> dict[str, str]
     found = parse(said)
     features = {name: int(value, 16) for name, value in found.items() if name.startswith("cpuid.")}
     results = {"vcpus": found.get("vcpus", "?"), **{name: found[name] for name in features}}
-    for lines in (
+    groups: tuple[Lines, ...] = (
         _vcpu_first(),
         _pointers(),
         _states(),
@@ -38,7 +38,8 @@ def expected(said: str, without: frozenset[str] = frozenset()) -> dict[str, str]
         _vcpu_info_and_areas(),
         *(_from_mode(mode) for mode in MODES if mode not in without),
         *(_start(name) for name in _STARTS if name not in without),
-    ):
+    )
+    for lines in groups:
         results |= {name: str(value) for name, value in lines}
     return results
 
@@ -133,7 +134,7 @@ def _states() -> Lines:
 
 def _sipi() -> Lines:
     """A SIPI starts real mode at vector << 12 on a vCPU that is not initialised, and does nothing on one that is."""
-    return {
+    results: dict[str, int | str] = {
         "s8.sipi-initialise": 0,
         "s8.sipi-on-initialised-is_up": 0,
         "s8.init-then-up": -EINVAL,
@@ -148,7 +149,8 @@ def _sipi() -> Lines:
         "s8.after-sipi-initialise": -EEXIST,
         "s8.after-sipi-down": 0,
         "s8.after-sipi-downed-is_up": 0,
-    }.items()
+    }
+    return results.items()
 
 
 _REFUSED32 = """
@@ -329,7 +331,7 @@ def _vcpu_info_and_areas() -> Iterator[tuple[str, int]]:
 
 
 def _from_mode(mode: str) -> Iterator[tuple[str, int]]:
-    """Any mode at CPL 0 may call; pointers go through its page tables; 32-bit layouts for all that is not 64-bit code."""
+    """Any mode at CPL 0 may call; pointers go through its page tables; all but 64-bit code has 32-bit layouts."""
     paged = mode in ("paged", "pae", "compat", "long")
     runstate = 48 if mode == "long" else 44
     results = {
@@ -390,7 +392,8 @@ def _start(name: str) -> Iterator[tuple[str, int | str]]:
     if name != "64":  # where the bases are proves itself; in 64-bit code there are none
         values |= {"cs.read": _MARK, "es.written": _MARK, "ss.pushed": _FLAGS}
     results: dict[str, int | str] = {"initialise": 0, "up": 0, "is_up": 0, "up-again": 0, "downs": 2, "down": 0}
-    results |= {"up-after-init": -EINVAL} | _general_registers(wide=name == "64")
+    results["up-after-init"] = -EINVAL
+    results |= _general_registers(wide=name == "64")
     results |= {key: f"{value:08x}" for key, value in values.items()}
     for key, value in results.items():
         yield f"ap-{name}.{key}", value

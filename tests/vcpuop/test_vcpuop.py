@@ -8,6 +8,7 @@ import re
 import pytest
 
 from pvh.engines.engine import Engine
+from pvh.xen import vcpu_context
 from smp.boot import GUESTS, boot, engine_of
 from vcpuop.expect import differences, expected, parse
 
@@ -67,6 +68,25 @@ def test_every_rule_of_the_validation_has_cases_on_both_sides(said: str) -> None
     for rule in ("1", "2", "3", "4", "5", "6", "7", "64"):
         values = {value for name, value in results.items() if name.startswith(f"s8.{rule}-")}
         assert values == ({"-22"} if rule == "1" else {"-22", "0"}), rule
+
+
+SETS = ("CS_RULES", "SS_RULES", "DATA_RULES", "TR_RULES", "RULES_32B", "RULES_64B")
+RULES = [(name, rule) for name in SETS for rule in getattr(vcpu_context, name)]
+
+
+@pytest.mark.parametrize(("name", "rule"), RULES, ids=[f"{name}-{rule.__name__}" for name, rule in RULES])
+def test_without_a_rule_a_case_that_cites_it_fails(
+    name: str, rule: object, emulator: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No rule of the validation can go unnoticed (issue 3, "removing the rule from the code makes a case fail")."""
+    whole = getattr(vcpu_context, name)
+    less = tuple(each for each in whole if each is not rule)
+    monkeypatch.setattr(vcpu_context, name, less)
+    segments = tuple(less if rules is whole else rules for rules in vcpu_context.SEGMENT_RULES)
+    monkeypatch.setattr(vcpu_context, "SEGMENT_RULES", segments)
+    found = differences(boot("vcpuop", emulator, VCPUS)[0])
+    assert found
+    assert all(line.startswith("s8.") for line in found)
 
 
 def test_every_case_in_the_source_says_something(said: str) -> None:
