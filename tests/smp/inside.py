@@ -1,6 +1,6 @@
 """Runs inside (tools/nested): the SMP guests and vcpuop on the genuine KVM; one JSON line each.
 
-PAE and CPL 3 are left out: QEMU's TCG survives neither below nested paging (tests/nested/entry_matrix.py, modes.inc).
+PAE and hypercalls from CPL 3 are left out, for the reasons in modes.inc.
 The KVM engine finds hypercalls in code with capstone, which the machine inside does not have: it comes as an archive.
 """
 
