@@ -20,6 +20,7 @@ ROOMS = (
     {"machine", "board", "processors", "interrupts", "trace", "outcome", "diagnosis", "disassembly", "symbols", "core"},
     {"xen", "engines"},
     {"devices"},
+    {"xenstore"},
     {"build"},
     {"plan"},
     {"kernel"},

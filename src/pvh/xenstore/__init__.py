@@ -1,0 +1,1 @@
+"""Xenstore: the tree of settings that a toolstack and its guests share (docs/misc/xenstore.txt in the Xen tree)."""
