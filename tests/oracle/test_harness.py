@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -159,7 +160,8 @@ def test_a_machine_without_qemu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert "not on PATH" in str(run.boot([], 5).failure)
 
 
-def test_a_sigterm_ends_qemu_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_qemu_does_not_outlive_the_tool(tmp_path: Path, how: signal.Signals) -> None:
     """A process of its own, with a QEMU that says its process id and sleeps."""
     (tmp_path / "qemu-system-x86_64").write_text(f"#!/bin/sh\necho $$ >{tmp_path}/id\nexec sleep 60\n")
     (tmp_path / "qemu-system-x86_64").chmod(0o755)
@@ -169,10 +171,21 @@ def test_a_sigterm_ends_qemu_too(tmp_path: Path) -> None:
         "dom0.kernel = dom0.xen = lambda: '/boot'\n"
         "run.main(['tests/guests/hello.elf'])"
     )
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with subprocess.Popen([sys.executable, "-c", stub], cwd=ROOT, env=environment) as tool:
         while not (tmp_path / "id").exists() or not (qemu := (tmp_path / "id").read_text().strip()):
             time.sleep(0.01)
-        tool.terminate()
-        assert tool.wait(10) == run.TERMINATED
-    assert not Path("/proc", qemu).exists()
+        tool.send_signal(how)
+        assert tool.wait(10) in (run.TERMINATED, -how)
+    until = time.monotonic() + 10
+    while is_running(qemu) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not is_running(qemu)
+
+
+def is_running(process: str) -> bool:
+    """Whether there is such a process, and more of it than what its parent has not asked for yet."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

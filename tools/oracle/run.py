@@ -13,6 +13,7 @@ and logs of guests that were done before are kept.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import io
 import os
 import re
@@ -38,6 +39,7 @@ from tools.oracle import dom0, job  # noqa: E402
 LOGS = ROOT / "tests" / "oracle" / "logs"
 GUESTS = ROOT / "tests" / "oracle" / "guests.txt"
 TIMED_OUT = 124
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TERMINATED = 128 + signal.SIGTERM
 BROKEN = 2
 TAIL = 40  # lines of the console to show of a machine that failed
@@ -100,8 +102,14 @@ def boot(jobs: list[job.Job], timeout: float) -> Boot:
         return Boot(results, console.decode(errors="replace"), seconds, failure)
 
 
+def _in_qemu() -> None:
+    """Make the process that will be QEMU a polite one, which does not outlive us."""
+    os.nice(5)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _exit(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)  # an exception, so that QEMU is ended, too
+    sys.exit(TERMINATED)  # an exception, so that what we made is removed
 
 
 def _run_qemu(words: list[str], timeout: float) -> Failed | None:
@@ -115,7 +123,7 @@ def _run_qemu(words: list[str], timeout: float) -> Failed | None:
             capture_output=True,
             timeout=timeout,
             check=False,
-            preexec_fn=lambda: os.nice(5),
+            preexec_fn=_in_qemu,
         )
     except FileNotFoundError:
         return Failed("qemu-system-x86_64 is not on PATH: tools/obtain.py --command installs it", BROKEN)
