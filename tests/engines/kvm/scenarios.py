@@ -374,6 +374,30 @@ def waiting_processor_leaves(engine: KvmEngine) -> None:
         assert not thread.is_alive()
 
 
+def nmi_of_a_waiting_processor(engine: KvmEngine) -> None:
+    """An NMI to an AP that nobody started, or to one that is parked, does not run it, and costs nothing."""
+    spent: list[float] = []
+
+    def body(run: Run) -> None:
+        run.vm.vcpus[1].run(run.sink)
+        spent.append(time.thread_time())
+
+    for parked in (False, True):
+        with Run(engine, guest_image(10, vcpus=2)) as run:
+            vcpu = run.vm.vcpus[1]
+            if parked:
+                vcpu.load(replace(FLAT_STATE, rip=BASE))
+                vcpu.park()
+            vcpu.nmi()
+            thread = threading.Thread(target=body, args=(run,))
+            thread.start()
+            time.sleep(0.3)
+            vcpu.kick()
+            thread.join(5)
+            assert not run.exits
+            assert spent.pop() < 0.1, "seconds of processor time"
+
+
 def loading_twice(engine: KvmEngine) -> None:
     """load() is exact on a vCPU that has run: what comes back is what went in, hidden parts and all."""
     with Run(engine, guest_image(0)) as run:
@@ -438,6 +462,7 @@ SCENARIOS: tuple[Callable[[KvmEngine], None], ...] = (
     interrupt_before_its_apic_is_on,
     second_processor,
     waiting_processor_leaves,
+    nmi_of_a_waiting_processor,
     loading_twice,
     entry_state,
     guest_clock,

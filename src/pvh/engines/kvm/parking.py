@@ -2,6 +2,8 @@
 
 Down is spelled HALTED with IF clear, which no interrupt ends, but an INIT does. Whether one came, or a SIPI, is only
 known to the thread that runs the vCPU; others ask it by a kick.
+An NMI would end HALTED all the same, and KVM spins when one is pending where a vCPU waits for a SIPI: it takes such an
+NMI for an event, and the vCPU cannot. So NMIs wait here until the vCPU runs.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ class Parking:
         self._asked = False
         self._answered = threading.Event()
         self._was: tuple[int, int] | None = None  # RFLAGS and MP state before park()
+        self._nmi = False  # one waits for the vCPU to run
 
     @property
     def asked(self) -> bool:
@@ -45,11 +48,24 @@ class Parking:
         if was is not None and not self.learn():
             self._swap_flags(was[0] & RFLAGS_IF)
             self._set_mp_state(was[1])
+        self.hand_nmi_over()
+
+    def nmi(self) -> None:
+        """Make an NMI pending, now or once the vCPU runs. From the vCPU's thread, outside KVM_RUN."""
+        self._nmi = True
+        self.hand_nmi_over()
+
+    def hand_nmi_over(self) -> None:
+        """Let KVM have the NMI that waits, if the vCPU runs now. From the vCPU's thread, outside KVM_RUN."""
+        if self._nmi and self._was is None and not self.learn():
+            self._nmi = False
+            kvm.must("an NMI", self._fd, kvm.NMI)
 
     def forget(self) -> None:
         """Note that the vCPU was loaded anew."""
         self._was = None
         self._waits = False
+        self.hand_nmi_over()
 
     def learn(self) -> bool:
         """Find out whether the vCPU waits for a SIPI, and tell who asked. From the vCPU's thread, outside KVM_RUN."""

@@ -125,8 +125,8 @@ class KvmVcpu:
         return self._parking.answer()
 
     def nmi(self) -> None:
-        """Make an NMI pending (KVM_NMI)."""
-        kvm.must("an NMI", self._fd, kvm.NMI)
+        """Make an NMI pending; one that finds the vCPU down waits until it runs."""
+        self._parking.nmi()
 
     def state(self) -> CpuState:
         """Return the registers. During an exit RIP is on the instruction, or behind it where KVM emulated it."""
@@ -163,7 +163,7 @@ class KvmVcpu:
                     self._kicked = False
                     return False
             except BlockingIOError:
-                continue  # EAGAIN: an AP got its SIPI, the next entry starts it
+                self._parking.hand_nmi_over()  # EAGAIN: an AP got its SIPI, the next entry starts it
             except OSError as error:
                 self._host_failed(error)
             else:
