@@ -43,11 +43,9 @@ OF_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "personality": {
         "xen-version": ("leaf01.00", "xen_version00", "xen_version01", "hypercall11"),
         "xen-build": ("xen_version02", "xen_version04"),
-        "capabilities": ("xen_version03",),
         "features": ("xen_version06",),
         "denied": ("xen_version09", "xen_version0a"),
         "tsc-reliable": ("leaf03.00",),
-        "iommu-mappings": ("leaf04.00",),
         "reservations": ("memory_op02", "memory_op03", "memory_op04"),
         "memmap-order": ("memory_map01", "memory_map02", "memory_map03", "memory_map04"),
         "store-port": ("param01", "param02", "param12"),

@@ -35,7 +35,7 @@ def xen_leaves(vcpu: int, domid: int, tsc_khz: int) -> CpuidTable:
     """Return leaves 0x40000000 to 0x40000005 for a vCPU."""
     mul, shift = scale(tsc_khz)
     base = abi.BASE
-    present = abi.HVM_VCPU_ID_PRESENT | abi.HVM_DOMID_PRESENT | abi.HVM_UPCALL_VECTOR
+    present = abi.HVM_IOMMU_MAPPINGS | abi.HVM_VCPU_ID_PRESENT | abi.HVM_DOMID_PRESENT | abi.HVM_UPCALL_VECTOR
     return (
         CpuidEntry(base, None, abi.MAX_LEAF, abi.SIGNATURE_EBX, abi.SIGNATURE_ECX, abi.SIGNATURE_EDX),
         CpuidEntry(base + 1, None, MAJOR << 16 | MINOR, 0, 0, 0),

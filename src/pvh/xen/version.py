@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAJOR, MINOR = 4, 20
 EXTRAVERSION = ".0-pvh"
-CAPABILITIES = f"xen-{MAJOR}.{MINOR}-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64"
+CAPABILITIES = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64"  # guest types: 3.0 whatever the release
 
 # What the personality really has, by XENFEAT number: writable_page_tables 0, auto_translated_physmap 2,
 # hvm_callback_vector 8, hvm_safe_pvclock 9, not_direct_mapped 16, runstate_phys_area 18, vcpu_time_phys_area 19.
