@@ -22,6 +22,7 @@ from pvh.xen.host import DOMID
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
     from pvh.build.image import Image
+    from pvh.devices.typed import Typed
     from pvh.engines.engine import CpuidTable, Engine, Vcpu, Vm
 
 Watch = Callable[[int, Exit, int | None], None]
@@ -43,16 +44,24 @@ class Machine:
 
     console  takes what the guest says
     watch    is told every exit: vCPU, exit, answer
+    typed    has what is typed to the guest
     """
 
     def __init__(
-        self, image: Image, engine: Engine, console: Callable[[bytes], None], watch: Watch | None = None
+        self,
+        image: Image,
+        engine: Engine,
+        console: Callable[[bytes], None],
+        watch: Watch | None = None,
+        typed: Typed | None = None,
     ) -> None:
         """Put the image on the engine. Raises EngineError when the engine or the host refuses."""
         self.image = image
         self.engine = engine
         self._tsc_khz = engine.tsc_khz  # an engine may measure it anew each time
         self._watch = watch
+        self._typed = typed
+        self._answer: Callable[[bool], None] | None = None
         self._inbox: SimpleQueue[None] = SimpleQueue()
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[str] = Counter()
@@ -71,6 +80,9 @@ class Machine:
     def run(self) -> Outcome:
         """Run the guest to its end and give the engine's resources back."""
         self._started = time.monotonic_ns()
+        if self._typed:
+            # Its arrival is a timer that is due at once: memory of the guest is changed between two runs of vCPU 0.
+            self._typed.connect(lambda: self._arm(("typed", 0), 0))
         self._processors.start(self._guard, self._asleep)
         self._supervise()
         stuck = not self._processors.stop()
@@ -84,6 +96,19 @@ class Machine:
         """End the run; the first ending counts. From any thread, and from a signal handler."""
         self._endings.append((ending, STATUS.get(ending, 0) if status is None else status, reason, vcpu))
         self._inbox.put(None)
+
+    def ask_to_power_off(self, answer: Callable[[bool], None]) -> None:
+        """Ask the guest to power off, as a toolstack does, between two runs of vCPU 0; answer whether it listens.
+
+        From any thread, and from a signal handler. The answer comes on vCPU 0's thread.
+        """
+        self._answer = answer
+        self._arm(("ask", 0), 0)
+
+    def ready(self) -> None:
+        """Give the guest what was typed, if that was held until it is ready for it."""
+        if self._typed:
+            self._typed.release()
 
     def leave(self, value: int) -> None:
         """End the run with the value a guest wrote to the exit port."""
@@ -133,6 +158,10 @@ class Machine:
     def waits_for_sipi(self, vcpu: int) -> bool | None:
         """Tell what an engine's own local APIC did with a vCPU; None where INIT and SIPI reach the board."""
         return None if self.engine.traits.sees_init_sipi else self.vm.vcpus[vcpu].waits_for_sipi()
+
+    def typed(self, count: int) -> bytes:
+        """Return up to count bytes of what was typed to the guest."""
+        return self._typed.take(count) if self._typed else b""
 
     def nmi(self, vcpu: int) -> None:
         """Make an NMI pending in a vCPU."""
@@ -211,11 +240,18 @@ class Machine:
     def _service(self, vcpu: Vcpu) -> None:
         """Fire the vCPU's timers whose time has come."""
         now = time.monotonic_ns()
-        for key in ("domain", vcpu.index), ("lapic", vcpu.index):
+        for timer in ("domain", "lapic", "typed", "ask"):
+            key = timer, vcpu.index
             due = self._due.get(key)
             if due is not None and due <= now:
                 self._due.pop(key, None)
-                self._board.expire(vcpu, key[0])
+                self._fire(vcpu, timer)
+
+    def _fire(self, vcpu: Vcpu, timer: str) -> None:
+        if timer != "ask":
+            self._board.expire(vcpu, timer)
+        elif self._answer:
+            self._answer(self._board.ask_to_power_off())
 
     def _sink(self, vcpu: Vcpu) -> Sink:
         handle, counts = self._board.handle, self._counts
@@ -254,8 +290,9 @@ class Machine:
             domain.halt_for_good(vcpu.index)
 
     def _asleep(self) -> None:
-        """End a run in which every processor sleeps or is down, unless a timer is left."""
-        if not self._due:
+        """End a run in which every processor sleeps or is down, unless a timer is left, or somebody may type."""
+        listens = self._typed and self._typed.open and self._board.domain
+        if not self._due and not listens:
             self.end("hang", "every vCPU is halted, and no timer or event is left to wake one", vcpu=0)
 
     def _outcome(self, *, stuck: bool) -> Outcome:

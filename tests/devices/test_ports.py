@@ -29,8 +29,8 @@ class TestDebugPorts:
     """0xe9 is XEN_HVM_DEBUGCONS_IOPORT; 0xf4 ends the run with the value as its status."""
 
     def setup_method(self) -> None:
-        self.ports, self.said, self.left = Ports(), bytearray(), list[int]()
-        claim_debug_ports(self.ports, self.said.extend, self.left.append)
+        self.ports, self.said, self.left, self.readied = Ports(), bytearray(), list[int](), list[bool]()
+        claim_debug_ports(self.ports, self.said.extend, self.left.append, lambda: self.readied.append(True))
 
     def test_bytes_to_0xe9_are_said(self) -> None:
         for byte in b"hi\n\xff\0":
@@ -48,5 +48,9 @@ class TestDebugPorts:
         self.ports.write(0xF4, 4, value)
         assert self.left == [status]
 
-    def test_neither_can_be_read(self) -> None:
-        assert (self.ports.read(0xE9, 1), self.ports.read(0xF4, 1)) == (0xFF, 0xFF)
+    def test_anything_to_0xf5_is_for_ready(self) -> None:
+        self.ports.write(0xF5, 1, 0)
+        assert (self.readied, self.left) == ([True], [])
+
+    def test_none_can_be_read(self) -> None:
+        assert [self.ports.read(port, 1) for port in (0xE9, 0xF4, 0xF5)] == [0xFF] * 3

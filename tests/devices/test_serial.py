@@ -13,8 +13,13 @@ FCR = IIR
 
 class Uart:
     def __init__(self) -> None:
-        self.ports, self.sent = Ports(), bytearray()
-        Serial(self.ports, COM1, self.sent.extend)
+        self.ports, self.sent, self.typing = Ports(), bytearray(), bytearray()
+        Serial(self.ports, COM1, self.sent.extend, self.take)
+
+    def take(self, count: int) -> bytes:
+        data = bytes(self.typing[:count])
+        del self.typing[:count]
+        return data
 
     def get(self, register: int) -> int:
         return self.ports.read(COM1 + register, 1)
@@ -102,6 +107,30 @@ def test_an_empty_transmitter_shows_in_iir_once_for_those_who_asked(uart: Uart) 
     uart.put(IER, 0)
     uart.put(IER, 2)
     assert uart.get(IIR) == 2
+
+
+def test_what_is_typed_shows_in_lsr_and_is_read_byte_by_byte(uart: Uart) -> None:
+    uart.typing += b"ok"
+    assert [uart.get(LSR), uart.get(LSR), uart.get(DATA)] == [0x61, 0x61, ord("o")]
+    assert [uart.get(DATA), uart.get(LSR), uart.get(DATA)] == [ord("k"), 0x60, 0]
+
+
+def test_received_data_shows_in_iir_before_an_empty_transmitter_for_those_who_asked(uart: Uart) -> None:
+    """IIR 4 until the receiver buffer is read, as it has the higher priority."""
+    uart.typing += b"x"
+    assert uart.get(IIR) == 1
+    uart.put(IER, 3)
+    assert [uart.get(IIR), uart.get(IIR)] == [4, 4]
+    assert uart.get(DATA) == ord("x")
+    assert [uart.get(IIR), uart.get(IIR)] == [2, 1]
+
+
+def test_in_loopback_nothing_comes_in_from_outside(uart: Uart) -> None:
+    uart.typing += b"x"
+    uart.put(MCR, 0x10)
+    assert [uart.get(LSR), uart.get(DATA)] == [0x60, 0]
+    uart.put(MCR, 0)
+    assert [uart.get(LSR), uart.get(DATA)] == [0x61, ord("x")]
 
 
 def test_the_scratch_register_keeps_a_byte_and_status_registers_are_read_only(uart: Uart) -> None:

@@ -57,6 +57,7 @@ class FakeHost:
     waiting: dict[int, bool] = field(default_factory=dict[int, bool])
     why: list[tuple[str | None, int | None]] = field(default_factory=list[tuple["str | None", "int | None"]])
     table: CpuidTable = CPUID
+    typing: bytearray = field(default_factory=bytearray)
 
     def guest_tsc(self) -> int:
         return self.tsc
@@ -83,6 +84,11 @@ class FakeHost:
 
     def offline(self, vcpu: int) -> None:
         self.stopped.append(vcpu)
+
+    def typed(self, count: int) -> bytes:
+        data = bytes(self.typing[:count])
+        del self.typing[:count]
+        return data
 
     def waits_for_sipi(self, vcpu: int) -> bool | None:
         return self.waiting.get(vcpu)

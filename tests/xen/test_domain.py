@@ -41,7 +41,7 @@ def test_a_guest_may_close_its_console_port(guest: Guest) -> None:
     write_ring(guest, b"last words")
     assert guest.op(EVENT_CHANNEL_OP, 3, "<I", 1) == 0
     assert send(guest, 1) == -22
-    guest.domain.drain_console()
+    guest.domain.serve_console()
     assert guest.said == b"last words"
 
 

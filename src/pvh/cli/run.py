@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
-from pvh.build.builder import build
+from pvh.abi import elfnote
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.plain import parse
+from pvh.cli.session import Session
+from pvh.cli.terminal import open_input, stamped, write_all
 from pvh.engines.select import choose
+from pvh.errors import PvhError, UsageError
 from pvh.hints import TYPE_CHECKING
 from pvh.kernel.read import read_kernel
-from pvh.machine import Machine
 from pvh.plan.planner import plan
+from pvh.record import replace
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Callable
-    from types import FrameType
 
     from pvh.cli.plain import Notes
-    from pvh.machine import Watch
+    from pvh.cli.session import Source
+    from pvh.hints import Any
+    from pvh.kernel.record import Kernel
+    from pvh.machine import Machine, Watch
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
 
@@ -29,9 +32,14 @@ _LONGEST = 1e9  # seconds, some thirty years
 
 _DESCRIPTION = "Boot a kernel by its PVH entry. The last line on standard error says how it ended."
 _EXAMPLES = """examples:
-  pvh run vmlinuz --initrd initrd.img --cmdline 'console=hvc0'
+  pvh run vmlinuz --initrd initrd.img
+  pvh run vmlinuz --exec 'uname -a'
   pvh run --engine emulator --timeout 60 --trace exits.jsonl kernel.elf
-  pvh run --platform bare --vcpus 2 -m 64M kernel.elf"""
+  pvh run --platform bare --vcpus 2 -m 64M kernel.elf
+
+At a terminal every key goes to the guest, but ^] leaves. Otherwise standard input goes to its console as it comes, and
+Ctrl-C asks the guest to power off; after 5 seconds, or the second time, it stops.
+With --exec the exit status is the command's: 0 to 124, 126 for any higher one, 125 if pvh or the guest failed."""
 
 
 def _seconds(text: str) -> float:
@@ -50,6 +58,13 @@ def _seconds(text: str) -> float:
 def _declare(parser: ArgumentParser | Notes) -> None:
     add_boot_options(parser)
     run = parser.add_argument_group("the run")
+    run.add_argument("--exec", dest="command", metavar="COMMAND",
+                     help="boot a Linux into one shell command; needs a static busybox, or an initrd")  # fmt: skip
+    run.add_argument("--busybox", metavar="FILE", help="the shell of --exec (default: the host's, if it is static)")
+    run.add_argument("--input", metavar="FILE", help="what is typed to the guest (default: standard input)")
+    run.add_argument("--timestamps", action="store_true", help="put the host's time before each line of output")
+    run.add_argument("--on-reboot", choices=("restart", "exit"), default="exit",
+                     help="what a guest's reboot does (default exit, with status 10)")  # fmt: skip
     run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
     run.add_argument("--core", metavar="FILE", help="write guest memory and registers as an ELF core at the end")
@@ -58,24 +73,84 @@ def _declare(parser: ArgumentParser | Notes) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command."""
+    """Run the command. Under --exec every failure of ours has one status, which no command's can be."""
+    if not any(word.partition("=")[0] == "--exec" for word in argv):
+        return _run(argv)
+    from pvh.cli.exec import FAILED
+
+    try:
+        return _run(argv)
+    except PvhError as error:
+        _say(str(error))
+    except SystemExit as error:  # argparse has said why
+        return FAILED if error.code else 0
+    except (OSError, MemoryError) as error:
+        _say(f"the host failed: {str(error) or 'out of memory'}")
+    return FAILED
+
+
+def _run(argv: list[str]) -> int:
     parsed = parse(_declare, argv, prog="pvh run", description=_DESCRIPTION, epilog=_EXAMPLES)
     options = boot_options(parsed)
-    made = plan(read_kernel(parsed.kernel), options)
+    inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
+    _keep(inputs, {"--trace": options.trace, "--core": options.core})
+    kernel = read_kernel(parsed.kernel)
+    fd = open_input(parsed.input, taken="-" in inputs[:-2])
+    end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
+    session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
+    options = _for_linux(options, kernel, parsed, session.source)
+    made = plan(kernel, options)
     for warning in made.warnings:
         _say(f"warning: {warning}")
     watch = _watch(options)
     engine = choose(options.engine, _say)
-    image = build(made)
-    machine = Machine(image, engine, _console(), watch)
-    _end_on_signals(machine)
-    outcome = machine.run()
-    _report(outcome, options, machine)
-    return outcome.status
+    machine, outcome = session.run(made, engine, stamped(write_all) if parsed.timestamps else write_all, watch)
+    status = _report(outcome, options, machine, is_command=parsed.command is not None)
+    return session.status(outcome, status)
 
 
 def _say(text: str) -> None:
     print(f"pvh: {text}", file=sys.stderr, flush=True)
+
+
+def _keep(inputs: list[str | None], outputs: dict[str, str | None]) -> None:
+    """Raise UsageError for an output that would replace an input, or another output."""
+    kept = [("an input", path) for path in inputs if path and path != "-"]
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        for what, other in kept:
+            if path == other or _same(path, other):
+                raise UsageError(f"{option} would overwrite {what} of this run", path=path, hint="name another file")
+        kept.append((f"the file of {option}", path))
+
+
+def _same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # one is not there, or is no path at all
+        return False
+
+
+def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source) -> BootOptions:
+    """Return the options with what --exec asks for, and with the console that a Linux was not told of."""
+    if parsed.command is not None:
+        from pvh.cli.exec import with_command  # only for --exec
+
+        return with_command(options, parsed.command, parsed.busybox, source)
+    if parsed.busybox:
+        raise UsageError("--busybox is the shell of --exec, and there is no --exec")
+    words = options.cmdline.split()
+    if options.platform != "xen" or not _is_linux(kernel) or any(word.startswith("console=") for word in words):
+        return options
+    _say("a Linux with no console= on its command line: console=hvc0 is added")
+    kernels, dashes, inits = options.cmdline.partition("--") if "--" in words else (options.cmdline, "", "")
+    return replace(options, cmdline=f"{kernels.strip()} console=hvc0 {dashes}{inits}".strip())
+
+
+def _is_linux(kernel: Kernel) -> bool:
+    note = kernel.note(elfnote.GUEST_OS)
+    return bool(kernel.linux_version) or (note is not None and note.value == "linux")
 
 
 def _watch(options: BootOptions) -> Watch | None:
@@ -86,26 +161,20 @@ def _watch(options: BootOptions) -> Watch | None:
     return Trace(options.trace)
 
 
-def _console() -> Callable[[bytes], None]:
-    """Return a writer to standard output that keeps nothing back: even a kill loses nothing."""
+def _report(outcome: Outcome, options: BootOptions, machine: Machine, *, is_command: bool) -> int:
+    """Say on standard error what is worth knowing; the last line is how it ended. Return the exit status."""
+    status = outcome.status
+    if is_command:
+        from pvh.cli.exec import exit_status
 
-    def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(1, data) :]
-
-    return write
-
-
-def _end_on_signals(machine: Machine) -> None:
-    def end(number: int, _frame: FrameType | None) -> None:
-        machine.end("interrupted", f"{signal.Signals(number).name} came")
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-
-
-def _report(outcome: Outcome, options: BootOptions, machine: Machine) -> None:
-    """Say on standard error what is worth knowing; the last line is how it ended."""
+        status = exit_status(outcome, _say)
+    for note in machine.image.notes:
+        _say(f"note: {note}")
+    unpatched: tuple[int, ...] = getattr(machine.vm, "unpatched", ())
+    if unpatched:
+        _say(
+            f"--no-patch left {len(unpatched)} hypercalls to KVM, which does not make them; first at {unpatched[0]:#x}"
+        )
     if outcome.failed or outcome.changed:
         from pvh.diagnosis import explain  # only a run that went wrong pays for it
 
@@ -114,6 +183,11 @@ def _report(outcome: Outcome, options: BootOptions, machine: Machine) -> None:
     if options.core:
         from pvh.core import write_core  # only when asked for
 
-        for line in write_core(options.core, machine.image.ram, outcome):
-            _say(line)
+        try:
+            for line in write_core(options.core, machine.image.ram, outcome):
+                _say(line)
+        except PvhError as error:
+            _say(str(error))
+            status = status or error.status
     _say(f"{outcome.ending} after {outcome.seconds:.2f} s on {outcome.engine}: {outcome.reason}")
+    return status

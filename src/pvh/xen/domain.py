@@ -107,9 +107,10 @@ class Domain:
             if self.params.callback_vector is not None and self.events.wants_upcall(vcpu):
                 self.host.inject(vcpu, self.params.callback_vector)
 
-    def drain_console(self) -> None:
-        """Take what the guest left in its console ring, and tell it that there is room again."""
-        if self._console.drain():
+    def serve_console(self) -> None:
+        """Take what the guest left in its console ring, give it what was typed, and tell it if there was either."""
+        said, typed = self._console.drain(), self._console.fill()
+        if said or typed:
             self.events.set_pending(self._console_port)
 
     def _connect_console(self) -> None:
@@ -117,8 +118,8 @@ class Domain:
         place = CONSOLE_PAGE
         page = self.ram.view(place.start, place.size)
         assert page is not None
-        self._console = Console(page, self.console)
-        port = self.events.allocate(Channel("host", notify=self.drain_console))
+        self._console = Console(page, self.console, self.host.typed)
+        port = self.events.allocate(Channel("host", notify=self.serve_console))
         assert port is not None
         self._console_port = port
         self.params.values |= {CONSOLE_PFN: place.start // PAGE_SIZE, CONSOLE_EVTCHN: port}

@@ -70,6 +70,10 @@ class Host(Protocol):
         """
         ...
 
+    def typed(self, count: int) -> bytes:
+        """Return up to count bytes of what was typed to the guest; none when none wait."""
+        ...
+
     def nmi(self, vcpu: int) -> None:
         """Make an NMI pending in a vCPU; one waits at most, also in a vCPU that is down."""
         ...
