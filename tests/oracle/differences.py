@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-# Event channel ports that are there before the guest runs.
-PORTS = {"xen": {"store": 1, "console": 2}, "pvh": {"console": 1}}
-
 # Guests that print no table. Lines are a diff's, ours with -, Xen's with +, in the order of the output.
 OF_LINES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "demo": (
@@ -48,7 +45,6 @@ OF_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "tsc-reliable": ("leaf03.00",),
         "reservations": ("memory_op02", "memory_op03", "memory_op04"),
         "memmap-order": ("memory_map01", "memory_map02", "memory_map03", "memory_map04"),
-        "store-port": ("param01", "param02", "param12"),
         "port-status": tuple(f"port0{port}" for port in range(6)),
         "vendor": ("stub00", "stub01", "stub18", "stub7f"),
         "not-offered": tuple(f"hypercall{number:02x}" for number in _NOT_OFFERED),

@@ -15,9 +15,9 @@ from tools.oracle.run import usual_guests
 
 from entry.expect import expected, hidden_differences
 from oracle import hvmctx, libxl417
-from oracle.differences import OF_LINES, OF_TABLES, PORTS, VOLATILE
+from oracle.differences import OF_LINES, OF_TABLES, VOLATILE
 from oracle.recorded import ENTRY, NAMES, OTHERS, ROOT, job_of, log_of, plan_of
-from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN
+from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN, STORE_EVTCHN, STORE_PFN
 from pvh.abi.sched import SHUTDOWN_POWEROFF
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.builder import build
@@ -133,11 +133,11 @@ def test_rings_lie_where_xens_lie(name: str) -> None:
     rows = re.findall(rf'^/local/domain/{domid[1]}/(\S+) = "(.*)"$', log_of(name).parts["xenstore"], re.MULTILINE)
     tree = dict(rows)
     pages = {place.name: place.start // PAGE_SIZE for place in layout.SPECIAL_PAGES}
-    assert int(tree["store/ring-ref"]) == pages["XENSTORE page"]
     params = Guest().domain.params.values
+    assert int(tree["store/ring-ref"]) == pages["XENSTORE page"] == params[STORE_PFN]
     assert int(tree["console/ring-ref"]) == pages["CONSOLE page"] == params[CONSOLE_PFN]
-    assert {"store": int(tree["store/port"]), "console": int(tree["console/port"])} == PORTS["xen"]
-    assert params[CONSOLE_EVTCHN] == PORTS["pvh"]["console"]
+    assert int(tree["store/port"]) == params[STORE_EVTCHN]
+    assert int(tree["console/port"]) == params[CONSOLE_EVTCHN]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,7 +187,7 @@ def test_a_table_is_the_same_here_and_on_xen(name: str) -> None:
 
 def test_the_page_explains_each_difference() -> None:
     page = (ROOT / "docs" / "oracle.md").read_text(encoding="utf-8")
-    named = {*libxl417.STEPS, "rsdp-checksum", "store-port", *(key for rows in OF_LINES.values() for key, _ in rows)}
+    named = {*libxl417.STEPS, "rsdp-checksum", *(key for rows in OF_LINES.values() for key, _ in rows)}
     named |= {key for rows in OF_TABLES.values() for key in rows}
     explained = set(re.findall(r"^\| `([a-z0-9-]+)` \|", page.partition("\n## Differences\n")[2], re.MULTILINE))
     assert explained == named

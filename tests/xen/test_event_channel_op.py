@@ -10,7 +10,7 @@ from xen.guest import ARG, RAM, SPARE, Guest
 ENOENT, EBUSY, EEXIST, EINVAL, ENOSPC, ENOSYS = 2, 16, 17, 22, 28, 38
 BIND_VIRQ, CLOSE, SEND, BIND_IPI, BIND_VCPU, UNMASK = 1, 3, 4, 7, 8, 9
 TIMER, DEBUG, XENPMU = 0, 1, 13
-CONSOLE_PORT = 1
+CONSOLE_PORT = 2
 PENDING = 0x800  # in shared_info, both widths
 
 
@@ -145,22 +145,22 @@ def test_unmask_of_an_unmasked_port_delivers_nothing(words: Words) -> None:
 
 
 def test_ports_count_from_1_and_the_lowest_free_one_is_given(guest: Guest) -> None:
-    """Port 0 is reserved; the console has 1, as there is no xenstore before it."""
-    assert [bind_ipi(guest) for _ in range(3)] == [2, 3, 4]
-    assert port_op(guest, CLOSE, 3) == 0
-    assert bind_ipi(guest) == 3
+    """Port 0 is reserved; xenstore has 1 and the console 2, as with libxl."""
+    assert [bind_ipi(guest) for _ in range(3)] == [3, 4, 5]
+    assert port_op(guest, CLOSE, 4) == 0
+    assert bind_ipi(guest) == 4
 
 
 def test_when_no_port_is_left_binding_gives_enospc(guest: Guest) -> None:
     guest.domain.shared.latch_width(wide=guest.bits == 64)
     limit = guest.bits * guest.bits
-    assert [bind_ipi(guest) for _ in range(limit - 2)][-1] == limit - 1
+    assert [bind_ipi(guest) for _ in range(limit - 3)][-1] == limit - 1
     assert bind_ipi(guest) == -ENOSPC
     assert bind_virq(guest, TIMER) == -ENOSPC
 
 
 @pytest.mark.parametrize("command", [CLOSE, SEND, UNMASK])
-@pytest.mark.parametrize("port", [0, 2, 5000, 0xFFFFFFFF])
+@pytest.mark.parametrize("port", [0, 3, 5000, 0xFFFFFFFF])
 def test_ports_that_are_not_open_give_einval(guest: Guest, command: int, port: int) -> None:
     assert port_op(guest, command, port) == -EINVAL
 
@@ -179,12 +179,12 @@ def test_global_virqs_belong_to_the_hardware_domain(guest: Guest, virq: int) -> 
 
 
 def test_a_virq_has_one_port_for_each_vcpu(guest: Guest) -> None:
-    assert bind_virq(guest, TIMER) == 2
+    assert bind_virq(guest, TIMER) == 3
     assert bind_virq(guest, TIMER) == -EEXIST
-    assert bind_virq(guest, TIMER, 1) == 3
-    assert bind_virq(guest, DEBUG) == 4
-    assert port_op(guest, CLOSE, 2) == 0
-    assert bind_virq(guest, TIMER) == 2
+    assert bind_virq(guest, TIMER, 1) == 4
+    assert bind_virq(guest, DEBUG) == 5
+    assert port_op(guest, CLOSE, 3) == 0
+    assert bind_virq(guest, TIMER) == 3
 
 
 def test_a_virq_cannot_be_sent(guest: Guest) -> None:

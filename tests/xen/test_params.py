@@ -54,11 +54,12 @@ def test_values_are_64_bits_wide_for_any_caller(guest: Guest) -> None:
     assert guest.get("<HHIQ", ARG) == (0x7FF0, 0, 34, 0x8000_0000_0000_0001)
 
 
-def test_the_console_is_in_its_special_page_and_xenstore_is_absent(guest: Guest) -> None:
-    """Linux without STORE_PFN goes on without xenstore (facts, 10.1, step 10)."""
+def test_xenstore_and_console_are_in_their_special_pages(guest: Guest) -> None:
+    """Frames and ports are those that tests/oracle/logs show of libxl's guests."""
     assert (guest.get_param(17), *guest.get("<Q", ARG + 8)) == (0, CONSOLE >> 12)
-    assert (guest.get_param(18), *guest.get("<Q", ARG + 8)) == (0, 1)
-    assert (guest.get_param(1), *guest.get("<Q", ARG + 8)) == (0, 0)
+    assert (guest.get_param(18), *guest.get("<Q", ARG + 8)) == (0, 2)
+    assert (guest.get_param(1), *guest.get("<Q", ARG + 8)) == (0, 0xFEFFC)
+    assert (guest.get_param(2), *guest.get("<Q", ARG + 8)) == (0, 1)
 
 
 @pytest.mark.parametrize("value", [1, 2, 3, 5, 9, 1 << 32])

@@ -14,7 +14,7 @@ MS = 1_000_000
 
 @pytest.fixture
 def guest() -> Guest:
-    """VIRQ_TIMER of both vCPUs is bound, to ports 2 and 3; vCPU 1 is up."""
+    """VIRQ_TIMER of both vCPUs is bound, to ports 3 and 4; vCPU 1 is up."""
     made = Guest(vcpus=2)
     made.domain.shared.map_at(SPARE >> 12)
     made.domain.apic_sipi(1, 0)
@@ -34,8 +34,8 @@ def at(guest: Guest, ms: float) -> None:
 def fired(guest: Guest, vcpu: int = 0) -> bool:
     """Whether the vCPU's timer port became pending since this was last asked."""
     (pending,) = guest.get("<Q", SPARE + 0x800)
-    guest.put("<Q", SPARE + 0x800, pending & ~(4 << vcpu))
-    return bool(pending & 4 << vcpu)
+    guest.put("<Q", SPARE + 0x800, pending & ~(8 << vcpu))
+    return bool(pending & 8 << vcpu)
 
 
 def period(guest: Guest, ms: int, vcpu: int = 0, caller: int = 0) -> None:

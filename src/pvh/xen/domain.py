@@ -18,6 +18,7 @@ from pvh.xen.params import Params
 from pvh.xen.shared_info import SharedInfo
 from pvh.xen.timers import Timers
 from pvh.xen.vcpu import Vcpus
+from pvh.xen.xenstore import Xenstore
 
 if TYPE_CHECKING:
     from pvh.build.image import Image
@@ -48,6 +49,7 @@ class Domain:
         self.shared = SharedInfo(self.ram, self.clock, self.vcpus)
         self.events = Events(self.shared, self.call_up)
         self.params = Params(self)
+        self.xenstore = Xenstore(self)  # port 1 is its, port 2 the console's, as with libxl
         self._connect_console()
         self.upcall_vectors: dict[int, int] = {}
         self.processors = Vcpus(self)
