@@ -41,15 +41,9 @@ def test_an_empty_ring_is_no_news(guest: Guest) -> None:
 def test_a_guest_may_close_its_console_port(guest: Guest) -> None:
     """Output that is collected at the end must not stumble over it."""
     write_ring(guest, b"last words")
-<<<<<<< Updated upstream
-    assert guest.op(EVENT_CHANNEL_OP, 3, "<I", 1) == 0
-    assert send(guest, 1) == -22
-    guest.domain.serve_console()
-=======
     assert guest.op(EVENT_CHANNEL_OP, 3, "<I", PORT) == 0
     assert send(guest, PORT) == -22
-    guest.domain.drain_console()
->>>>>>> Stashed changes
+    guest.domain.serve_console()
     assert guest.said == b"last words"
 
 
