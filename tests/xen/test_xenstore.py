@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pvh.abi import xenstore_wire as wire
 from pvh.abi.hypercall import EVENT_CHANNEL_OP
-from xen.guest import SPARE, Guest
+from xen.guest import ARG, SPARE, Guest
 
 TESTS = Path(__file__).resolve().parent.parent
 PAGE = 0xFEFFC000
@@ -117,7 +117,11 @@ def test_the_host_writes_and_removes(guest: Guest) -> None:
 def test_a_guest_that_closed_its_port_is_not_rung(guest: Guest) -> None:
     ask(guest, wire.WATCH, b"control/shutdown\0t\0")
     assert guest.op(EVENT_CHANNEL_OP, 3, "<I", PORT) == 0
+    assert guest.op(EVENT_CHANNEL_OP, 7, "<II", 0, 0) == 0
+    assert guest.get("<II", ARG)[1] == PORT  # an IPI's now
+    guest.domain.shared.map_at(SPARE >> 12)
     assert guest.domain.xenstore.request("reboot")
+    assert guest.get("<B", SPARE + 0x800) == (0,)
 
 
 def test_a_guest_that_uses_no_xenstore_does_not_pay_for_one() -> None:

@@ -30,7 +30,8 @@ class Xenstore:
         assert page is not None
         self._page = page
         page[_SERVER_FEATURES] = _FEATURES
-        port = domain.events.allocate(Channel("host", notify=self.serve))
+        self._channel = Channel("host", notify=self.serve)
+        port = domain.events.allocate(self._channel)
         assert port is not None
         self._port = port
         domain.params.values |= {STORE_PFN: XENSTORE_PAGE.start // PAGE_SIZE, STORE_EVTCHN: port}
@@ -87,4 +88,7 @@ class Xenstore:
         )
 
     def _notify(self) -> None:
-        self._domain.events.set_pending(self._port)
+        """Ring, unless the guest closed the port; it may have it for something else now."""
+        events = self._domain.events
+        if events.channels.get(self._port) is self._channel:
+            events.set_pending(self._port)
