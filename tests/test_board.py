@@ -12,6 +12,7 @@ from pvh.build.cpu_state import CpuState, SegmentRegister
 from pvh.engines.exits import Exit, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite, PortIn, PortOut
 from pvh.engines.scripted import ScriptedEngine, ScriptedVm
 from pvh.plan.options import Platform
+from pvh.xenstore.watches import Watch
 from test_machine import EMULATOR, FLAT, LEAVE, Bench
 
 LONG = replace(FLAT, cr0=0x80000011, efer=0x500, cs=SegmentRegister(8, 0, 0xFFFFFFFF, 0xA9B))
@@ -115,3 +116,20 @@ class TestLocalApic:
 def test_a_wider_out_to_the_debug_console_says_one_byte(bench: Bench) -> None:
     ask(bench, PortOut(0xE9, 4, 0x44434241))
     assert bench.said == b"A"
+
+
+def test_a_guest_on_xen_that_watches_control_shutdown_is_asked_to_power_off(bench: Bench) -> None:
+    """The guest's side is a real kernel's; here it is the watch that counts (tests/xen/test_xenstore.py has the ring)."""
+    machine = bench.machine(LEAVE)
+    assert machine._board.domain
+    assert not machine._board.ask_to_power_off()
+    xenstore = machine._board.domain.xenstore
+    assert xenstore.access.read("control/shutdown") == b""
+    store = xenstore.access._store
+    store.guest.watches.add(Watch("/local/domain/1/control/shutdown", b"token"))
+    assert machine._board.ask_to_power_off()
+    assert xenstore.access.read("control/shutdown") == b"poweroff"
+
+
+def test_a_guest_on_bare_hardware_cannot_be_asked(bench: Bench) -> None:
+    assert not bench.machine(LEAVE, platform="bare")._board.ask_to_power_off()

@@ -86,8 +86,8 @@ class Board:
             self.domain.expire(vcpu.index)
 
     def ask_to_power_off(self) -> bool:
-        """Ask the guest to power off; return whether it listens to such."""
-        return False
+        """Ask the guest to power off, through xenstore; return whether it listens to such."""
+        return self.domain is not None and self.domain.xenstore.request("poweroff")
 
     def _hypercall(self, vcpu: Vcpu, event: Hypercall) -> int:
         if self.domain is None:
