@@ -119,7 +119,7 @@ def test_a_wider_out_to_the_debug_console_says_one_byte(bench: Bench) -> None:
 
 
 def test_a_guest_on_xen_that_watches_control_shutdown_is_asked_to_power_off(bench: Bench) -> None:
-    """The guest's side is a real kernel's; here it is the watch that counts (tests/xen/test_xenstore.py has the ring)."""
+    """tests/xen/test_xenstore.py has the guest's side of it."""
     machine = bench.machine(LEAVE)
     assert machine._board.domain
     assert not machine._board.ask_to_power_off()
