@@ -15,6 +15,7 @@ from pvh.engines.exits import Exit, Hypercall, MmioRead, MmioWrite, MsrRead, Msr
 from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pvh.build.cpu_state import CpuState
     from pvh.build.image import Image
     from pvh.engines.engine import Engine, Vcpu, Vm
     from pvh.interrupts import Interrupts
@@ -31,13 +32,14 @@ class Board:
         self.ports = Ports()
         self._vm = vm
         self.domain: Domain | None = None
-        claim_debug_ports(self.ports, console, machine.leave, machine.ready)
+        claim_debug_ports(self.ports, console, machine.leave)
         if image.plan.options.platform == "xen":
             from pvh.xen.domain import Domain  # platform bare has no use for it
 
             self.domain = Domain(image, machine, console)
         else:
-            Serial(self.ports, COM1, console, machine.typed)
+            Serial(self.ports, COM1, console)
+        self._dispatch: Callable[[Domain, int, Hypercall, Callable[[], CpuState]], int] | None = None
         self._interrupts: Interrupts | None = None
         if not engine.traits.has_lapic:
             from pvh.interrupts import Interrupts
@@ -46,14 +48,14 @@ class Board:
 
     def handle(self, vcpu: Vcpu, event: Exit) -> int | None:
         """Carry an exit out and return the answer its class asks for; None for exits the board does not know."""
+        if isinstance(event, Hypercall):
+            return self._hypercall(vcpu, event)
         if isinstance(event, PortOut):
             self.ports.write(event.port, event.size, event.value)
         elif isinstance(event, PortIn):
             return self.ports.read(event.port, event.size)
         elif isinstance(event, (MmioRead, MmioWrite)):
             return self._mmio(vcpu, event)
-        elif isinstance(event, Hypercall):
-            return self._hypercall(vcpu, event)
         elif isinstance(event, (MsrRead, MsrWrite)):
             return self._msr(vcpu, event)
         return None
@@ -73,28 +75,23 @@ class Board:
         """Take what the guest left in its console ring without a word."""
         if self.domain:
             with self.domain.lock, suppress(OSError):  # whoever read the console may be gone
-                self.domain.serve_console()
+                self.domain.drain_console()
 
     def expire(self, vcpu: Vcpu, timer: str) -> None:
-        """Fire a timer of the vCPU, the domain's or the local APIC's; or take what was typed."""
+        """Fire a timer of the vCPU, the domain's or the local APIC's."""
         if timer == "lapic" and self._interrupts:
             self._interrupts.expire(vcpu.index)
-        elif self.domain and timer == "typed":
-            with self.domain.lock:
-                self.domain.serve_console()
         elif self.domain:
             self.domain.expire(vcpu.index)
-
-    def ask_to_power_off(self) -> bool:
-        """Ask the guest to power off, through xenstore; return whether it listens to such."""
-        return self.domain is not None and self.domain.xenstore.request("poweroff")
 
     def _hypercall(self, vcpu: Vcpu, event: Hypercall) -> int:
         if self.domain is None:
             return -ENOSYS & ((1 << 64) - 1 if event.bits == 64 else (1 << 32) - 1)
-        from pvh.xen.dispatch import hypercall  # a guest that makes no hypercall does not pay for them
+        if self._dispatch is None:
+            from pvh.xen.dispatch import hypercall  # a guest that makes no hypercall does not pay for them
 
-        return hypercall(self.domain, vcpu.index, event, vcpu.state)
+            self._dispatch = hypercall
+        return self._dispatch(self.domain, vcpu.index, event, vcpu.state)
 
     def _msr(self, vcpu: Vcpu, event: MsrRead | MsrWrite) -> int | None:
         """Answer a Xen MSR; None is #GP. The hypercall page's MSR reads 0 (xen/arch/x86/hvm/hvm.c, guest_rdmsr_xen)."""

@@ -114,7 +114,6 @@ RUN_UNION = 0x20
 RUN_VALID_REGS = 0x120
 RUN_DIRTY_REGS = 0x128
 RUN_REGS = 0x130  # struct kvm_sync_regs: kvm_regs, kvm_sregs, ...
-RUN_RIP = RUN_REGS + 16 * 8
 RUN_SREGS = 0x1C0
 RUN_IO = Struct("<BBHIQ")  # direction (1 out), size, port, count, data_offset
 RUN_MMIO = Struct("<Q8sIB")  # phys_addr, data, len, is_write

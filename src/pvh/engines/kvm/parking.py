@@ -26,15 +26,10 @@ class Parking:
         """Begin as KVM makes a vCPU: the first runs, others wait for a SIPI."""
         self._fd = fd
         self._waits = waits
-        self._asked = False
+        self.asked = False  # some thread waits for learn()
         self._answered = threading.Event()
         self._was: tuple[int, int] | None = None  # RFLAGS and MP state before park()
         self._nmi = False  # one waits for the vCPU to run
-
-    @property
-    def asked(self) -> bool:
-        """Whether some thread waits for learn()."""
-        return self._asked
 
     def park(self) -> None:
         """Have KVM_RUN execute nothing. From the vCPU's thread, outside KVM_RUN."""
@@ -70,14 +65,14 @@ class Parking:
     def learn(self) -> bool:
         """Find out whether the vCPU waits for a SIPI, and tell who asked. From the vCPU's thread, outside KVM_RUN."""
         self._waits = self._mp_state() in _WAITING
-        self._asked = False
+        self.asked = False
         self._answered.set()
         return self._waits
 
     def ask(self) -> None:
         """Announce a question to the vCPU's thread, which is about to be kicked."""
         self._answered.clear()
-        self._asked = True
+        self.asked = True
 
     def answer(self) -> bool:
         """Wait for the answer to ask()."""

@@ -27,6 +27,8 @@ _SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr")
 _TABLES_AT = len(_SEGMENTS) * _SEGMENT.size
 _CONTROL_AT = _TABLES_AT + 2 * _TABLE.size
 SREGS_SIZE = _CONTROL_AT + _CONTROL.size
+_RUNNING_CODE = Struct("<Q9xBxB116xB87xQ32xQ")  # of kvm_sregs: CS.base, CS.db, CS.l, SS.dpl, CR0, EFER
+Code = tuple[int, int, int, bool]  # its width, privilege level, CS base; whether paging is on
 
 _DEBUGREGS = Struct("<4QQQ72x")  # db0-3, dr6, dr7
 
@@ -88,20 +90,13 @@ def apic_base(sregs: Buffer) -> int:
     return int(_CONTROL.unpack_from(sregs, _CONTROL_AT)[6])
 
 
-def code_bits_and_cpl(buffer: Buffer, at: int) -> tuple[int, int]:
-    """Return the width of the running code and its privilege level out of struct kvm_sregs at an offset."""
-    fields = _SEGMENT.unpack_from(buffer, at)
-    db, long_ = fields[6], fields[8]
-    ss_dpl = _SEGMENT.unpack_from(buffer, at + 5 * _SEGMENT.size)[5]
-    cr0, _, _, _, _, efer, _ = _CONTROL.unpack_from(buffer, at + _CONTROL_AT)
-    bits = 64 if efer & x86.EFER_LMA and long_ else 32 if db else 16
-    return bits, ss_dpl if cr0 & x86.CR0_PE else 0
-
-
-def code_base(buffer: Buffer, at: int) -> int:
-    """Return the base of CS out of struct kvm_sregs at an offset (0 in 64-bit mode, whatever CS holds)."""
-    fields = _SEGMENT.unpack_from(buffer, at)
-    return 0 if fields[8] else int(fields[0])
+def running_code(buffer: Buffer, at: int) -> Code:
+    """Return what code runs, out of struct kvm_sregs at an offset. In 64-bit mode its base is 0, whatever CS holds."""
+    base, db, long_, ss_dpl, cr0, efer = _RUNNING_CODE.unpack_from(buffer, at)
+    cpl = ss_dpl if cr0 & x86.CR0_PE else 0
+    if long_ and efer & x86.EFER_LMA:
+        return 64, cpl, 0, True
+    return 32 if db else 16, cpl, base, cr0 & x86.CR0_PG != 0
 
 
 def _write_msrs(fd: int, msrs: tuple[tuple[int, int], ...]) -> None:

@@ -209,8 +209,8 @@ class KvmVcpu:
 
     def _io(self, sink: Sink) -> bool:
         direction, size, port, count, offset = kvm.RUN_IO.unpack_from(self._run, kvm.RUN_UNION)
-        if port == PORT and direction and self._around.sites and self._at_site():
-            return self._hypercall(sink)
+        if port == PORT and direction and self._hypercall(sink):
+            return True
         for at in range(offset, offset + count * size, size):
             if direction:
                 sink(PortOut(port, size, int.from_bytes(self._run[at : at + size], "little")))
@@ -219,33 +219,37 @@ class KvmVcpu:
                 self._run[at : at + size] = value.to_bytes(size, "little")
         return True
 
-    def _at_site(self) -> bool:
+    def _at_site(self, linear: int, *, paging: bool) -> bool:
         """Tell whether the OUT is ours. RIP is on it, or behind it where KVM emulates it: tried as last found."""
-        rip = registers.code_base(self._run, kvm.RUN_SREGS) + kvm.U64.unpack_from(self._run, kvm.RUN_RIP)[0]
+        sites = self._around.sites
         for behind in self._behind:
-            if self._physical(rip - behind & _MASK64) in self._around.sites:
-                self._behind = (behind, len(OUT) - behind)
+            at = self._physical(linear - behind) if paging else linear - behind
+            if at in sites.patched or at in sites:
+                if behind != self._behind[0]:
+                    self._behind = self._behind[::-1]
                 return True
         return False
 
     def _physical(self, linear: int) -> int:
         """Translate a linear address by the guest's page tables (KVM_TRANSLATE); -1 when it is not mapped."""
-        answer = bytearray(kvm.TRANSLATION.pack(linear, 0, 0))
+        answer = bytearray(kvm.TRANSLATION.pack(linear & _MASK64, 0, 0))
         kvm.must("an address translation", self._fd, kvm.TRANSLATE, answer)
         _, physical, valid = kvm.TRANSLATION.unpack(answer)
         return int(physical) if valid else -1
 
     def _hypercall(self, sink: Sink) -> bool:
-        regs = registers.REGS.unpack_from(self._run, kvm.RUN_REGS)
-        bits, cpl = registers.code_bits_and_cpl(self._run, kvm.RUN_SREGS)
-        rax, rbx, rcx, rdx, rsi, rdi = regs[:6]
-        if bits == 64:
-            args, mask = (rdi, rsi, rdx, regs[10], regs[8]), _MASK64
-        else:
-            mask = 0xFFFFFFFF
-            args = (rbx & mask, rcx & mask, rdx & mask, rsi & mask, rdi & mask)
-        answer = (sink(Hypercall(rax & mask, args, bits, cpl)) or 0) & mask
-        kvm.U64.pack_into(self._run, kvm.RUN_REGS, answer)  # rax is the first of kvm_regs
+        """Carry out a hypercall if the OUT is where one was; return whether it is."""
+        bits, cpl, base, paging = registers.running_code(self._run, kvm.RUN_SREGS)
+        rax, rbx, rcx, rdx, rsi, rdi, _, _, r8, _, r10, _, _, _, _, _, rip, _ = registers.REGS.unpack_from(
+            self._run, kvm.RUN_REGS
+        )
+        mask = _MASK64 if bits == 64 else 0xFFFFFFFF
+        if not self._at_site(base + rip & mask, paging=paging):
+            return False
+        low = (rbx & mask, rcx & mask, rdx & mask, rsi & mask, rdi & mask)
+        args = (rdi, rsi, rdx, r10, r8) if bits == 64 else low
+        answer = sink(Hypercall(rax & mask, args, bits, cpl)) or 0
+        kvm.U64.pack_into(self._run, kvm.RUN_REGS, answer & mask)  # rax is the first of kvm_regs
         self._run[kvm.RUN_DIRTY_REGS] |= kvm.SYNC_REGS
         return True
 
@@ -254,7 +258,7 @@ class KvmVcpu:
         kind, long_mode, cpl, number, _, *params = kvm.RUN_XEN.unpack_from(self._run, kvm.RUN_UNION)
         if kind != kvm.XEN_HCALL:
             return self._break(sink, f"KVM_EXIT_XEN of unknown type {kind}")
-        bits = registers.code_bits_and_cpl(self._run, kvm.RUN_SREGS)[0]
+        bits = registers.running_code(self._run, kvm.RUN_SREGS)[0]
         mask = _MASK64 if long_mode else 0xFFFFFFFF
         a, b, c, d, e = (value & mask for value in params[:5])
         answer = (sink(Hypercall(number & mask, (a, b, c, d, e), bits, cpl)) or 0) & mask
