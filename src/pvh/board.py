@@ -32,13 +32,13 @@ class Board:
         self.ports = Ports()
         self._vm = vm
         self.domain: Domain | None = None
-        claim_debug_ports(self.ports, console, machine.leave)
+        claim_debug_ports(self.ports, console, machine.leave, machine.ready)
         if image.plan.options.platform == "xen":
             from pvh.xen.domain import Domain  # platform bare has no use for it
 
             self.domain = Domain(image, machine, console)
         else:
-            Serial(self.ports, COM1, console)
+            Serial(self.ports, COM1, console, machine.typed)
         self._dispatch: Callable[[Domain, int, Hypercall, Callable[[], CpuState]], int] | None = None
         self._interrupts: Interrupts | None = None
         if not engine.traits.has_lapic:
@@ -75,14 +75,21 @@ class Board:
         """Take what the guest left in its console ring without a word."""
         if self.domain:
             with self.domain.lock, suppress(OSError):  # whoever read the console may be gone
-                self.domain.drain_console()
+                self.domain.serve_console()
 
     def expire(self, vcpu: Vcpu, timer: str) -> None:
-        """Fire a timer of the vCPU, the domain's or the local APIC's."""
+        """Fire a timer of the vCPU, the domain's or the local APIC's; or take what was typed."""
         if timer == "lapic" and self._interrupts:
             self._interrupts.expire(vcpu.index)
+        elif self.domain and timer == "typed":
+            with self.domain.lock:
+                self.domain.serve_console()
         elif self.domain:
             self.domain.expire(vcpu.index)
+
+    def ask_to_power_off(self) -> bool:
+        """Ask the guest to power off, through xenstore; return whether it listens to such."""
+        return self.domain is not None and self.domain.xenstore.request("poweroff")
 
     def _hypercall(self, vcpu: Vcpu, event: Hypercall) -> int:
         if self.domain is None:
