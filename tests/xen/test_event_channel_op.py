@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from pvh.abi.hypercall import EVENT_CHANNEL_OP
+from pvh.abi.hypercall import DOMID_SELF, EVENT_CHANNEL_OP
 from xen.guest import ARG, RAM, SPARE, Guest
 
-ENOENT, EBUSY, EEXIST, EINVAL, ENOSPC, ENOSYS = 2, 16, 17, 22, 28, 38
-BIND_VIRQ, CLOSE, SEND, BIND_IPI, BIND_VCPU, UNMASK = 1, 3, 4, 7, 8, 9
+EPERM, ENOENT, ESRCH, EBUSY, EEXIST, EINVAL, ENOSPC, ENOSYS = 1, 2, 3, 16, 17, 22, 28, 38
+BIND_INTERDOMAIN, BIND_VIRQ, CLOSE, SEND, STATUS, ALLOC_UNBOUND, BIND_IPI, BIND_VCPU, UNMASK, RESET = (
+    0,
+    1,
+    *range(3, 11),
+)
 TIMER, DEBUG, XENPMU = 0, 1, 13
-CONSOLE_PORT = 2
+STORE_PORT, CONSOLE_PORT = 1, 2
+FIRST = 3  # the first port that a guest gets
 PENDING = 0x800  # in shared_info, both widths
 
 
@@ -145,24 +150,37 @@ def test_unmask_of_an_unmasked_port_delivers_nothing(words: Words) -> None:
 
 
 def test_ports_count_from_1_and_the_lowest_free_one_is_given(guest: Guest) -> None:
-    """Port 0 is reserved; xenstore has 1 and the console 2, as with libxl."""
-    assert [bind_ipi(guest) for _ in range(3)] == [3, 4, 5]
-    assert port_op(guest, CLOSE, 4) == 0
-    assert bind_ipi(guest) == 4
+    """Port 0 is reserved; xenstore has 1 and the console 2."""
+    assert [bind_ipi(guest) for _ in range(3)] == [FIRST, FIRST + 1, FIRST + 2]
+    assert port_op(guest, CLOSE, FIRST + 1) == 0
+    assert bind_ipi(guest) == FIRST + 1
 
 
 def test_when_no_port_is_left_binding_gives_enospc(guest: Guest) -> None:
+    """libxl lets a domain have 1023 (event_channels= of xl.cfg), whatever the width of shared_info allows."""
     guest.domain.shared.latch_width(wide=guest.bits == 64)
-    limit = guest.bits * guest.bits
-    assert [bind_ipi(guest) for _ in range(limit - 3)][-1] == limit - 1
+    assert [bind_ipi(guest) for _ in range(1024 - FIRST)][-1] == 1023
     assert bind_ipi(guest) == -ENOSPC
     assert bind_virq(guest, TIMER) == -ENOSPC
 
 
-@pytest.mark.parametrize("command", [CLOSE, SEND, UNMASK])
-@pytest.mark.parametrize("port", [0, 3, 5000, 0xFFFFFFFF])
+@pytest.mark.parametrize("command", [CLOSE, SEND])
+@pytest.mark.parametrize("port", [0, FIRST, 63, 64, 5000, 0xFFFFFFFF])
 def test_ports_that_are_not_open_give_einval(guest: Guest, command: int, port: int) -> None:
     assert port_op(guest, command, port) == -EINVAL
+
+
+@pytest.mark.parametrize(("port", "wanted"), [(0, 0), (FIRST, 0), (63, 0), (64, -EINVAL), (0xFFFFFFFF, -EINVAL)])
+def test_unmask_of_a_free_port_that_xen_has_a_record_of_does_nothing(words: Words, port: int, wanted: int) -> None:
+    """Records are made 64 at a time; evtchn_port_unmask looks at the state of those there are."""
+    assert port_op(words.guest, UNMASK, port) == wanted
+    assert port > 4096 or words.masked(port)
+
+
+def test_records_are_made_as_ports_are_needed(guest: Guest) -> None:
+    while bind_ipi(guest) < 64:
+        pass
+    assert (port_op(guest, UNMASK, 127), port_op(guest, UNMASK, 128)) == (0, -EINVAL)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +197,12 @@ def test_global_virqs_belong_to_the_hardware_domain(guest: Guest, virq: int) -> 
 
 
 def test_a_virq_has_one_port_for_each_vcpu(guest: Guest) -> None:
-    assert bind_virq(guest, TIMER) == 3
+    assert bind_virq(guest, TIMER) == FIRST
     assert bind_virq(guest, TIMER) == -EEXIST
-    assert bind_virq(guest, TIMER, 1) == 4
-    assert bind_virq(guest, DEBUG) == 5
-    assert port_op(guest, CLOSE, 3) == 0
-    assert bind_virq(guest, TIMER) == 3
+    assert bind_virq(guest, TIMER, 1) == FIRST + 1
+    assert bind_virq(guest, DEBUG) == FIRST + 2
+    assert port_op(guest, CLOSE, FIRST) == 0
+    assert bind_virq(guest, TIMER) == FIRST
 
 
 def test_a_virq_cannot_be_sent(guest: Guest) -> None:
@@ -219,8 +237,8 @@ def test_ipis_and_per_vcpu_virqs_do_not_move(guest: Guest) -> None:
         assert guest.op(EVENT_CHANNEL_OP, BIND_VCPU, "<II", port, 1) == -EINVAL
 
 
-@pytest.mark.parametrize("command", [0, 2, 5, 6, 10, 11, 12, 13])
-def test_the_fifo_abi_and_other_domains_are_not_offered(guest: Guest, command: int) -> None:
+@pytest.mark.parametrize("command", [11, 12, 13, 14, 0xFFFFFFFF])
+def test_the_fifo_abi_is_not_offered(guest: Guest, command: int) -> None:
     """Any error of init_control makes a guest use the 2-level ABI (facts, 10.1, step 5)."""
     assert guest.call(EVENT_CHANNEL_OP, command, ARG) == -ENOSYS
 
@@ -230,3 +248,97 @@ def test_a_port_whose_number_cannot_be_returned_gives_efault() -> None:
     guest.put("<II", RAM - 8, 0, 0)
     assert guest.call(EVENT_CHANNEL_OP, BIND_IPI, RAM - 8) == 0
     assert guest.call(EVENT_CHANNEL_OP, BIND_IPI, RAM - 7) == -14
+
+
+def alloc_unbound(guest: Guest, remote: int = DOMID_SELF, domid: int = DOMID_SELF) -> int:
+    result = guest.op(EVENT_CHANNEL_OP, ALLOC_UNBOUND, "<HHI", domid, remote, 0)
+    return result or guest.get("<HHI", ARG)[2]
+
+
+def bind_interdomain(guest: Guest, port: int, domid: int = DOMID_SELF) -> int:
+    result = guest.op(EVENT_CHANNEL_OP, BIND_INTERDOMAIN, "<H2xII", domid, port, 0)
+    return result or guest.get("<H2xII", ARG)[2]
+
+
+def status(guest: Guest, port: int, domid: int = DOMID_SELF) -> tuple[int, ...]:
+    """Return status, vCPU, and the two words that depend on the status; or the error."""
+    result = guest.op(EVENT_CHANNEL_OP, STATUS, "<H2xIIIII", domid, port, 0xAA, 0xAA, 0, 0)
+    return (result,) if result else guest.get("<H2xIIIII", ARG)[2:]
+
+
+def test_two_ports_of_one_domain_ring_each_other(words: Words) -> None:
+    guest = words.guest
+    waiting = alloc_unbound(guest)
+    assert status(guest, waiting) == (1, 0, guest.domain.domid, 0)
+    assert port_op(guest, SEND, waiting) == 0, "dropped: nobody is there"
+    assert words.pending() == set()
+    other = bind_interdomain(guest, waiting)
+    assert words.pending() == {other}, "what was sent before was lost, so the binder is told"
+    assert status(guest, waiting) == (2, 0, guest.domain.domid, other)
+    assert status(guest, other) == (2, 0, guest.domain.domid, waiting)
+    assert port_op(guest, SEND, other) == 0
+    assert words.pending() == {other, waiting}
+
+
+def test_closing_one_end_has_the_other_wait_again(words: Words) -> None:
+    guest = words.guest
+    waiting = alloc_unbound(guest)
+    other = bind_interdomain(guest, waiting)
+    assert port_op(guest, CLOSE, other) == 0
+    assert status(guest, waiting) == (1, 0, guest.domain.domid, 0)
+    assert bind_interdomain(guest, waiting) == other
+
+
+def test_a_port_waits_for_the_domain_it_names(guest: Guest) -> None:
+    for remote in (0, 7):
+        port = alloc_unbound(guest, remote)
+        assert status(guest, port) == (1, 0, remote, 0)
+        assert bind_interdomain(guest, port) == -EINVAL
+
+
+@pytest.mark.parametrize(("domid", "wanted"), [(0, -EPERM), (2, -ESRCH), (0x7FF1, -ESRCH)])
+def test_ports_of_other_domains_are_not_allocated_nor_told_of(guest: Guest, domid: int, wanted: int) -> None:
+    assert alloc_unbound(guest, 0, domid) == wanted
+    assert status(guest, CONSOLE_PORT, domid) == (wanted,)
+    assert guest.op(EVENT_CHANNEL_OP, RESET, "<H", domid) == wanted
+
+
+@pytest.mark.parametrize(("domid", "wanted"), [(0, -EINVAL), (2, -ESRCH), (0x7FF1, -ESRCH)])
+def test_no_port_of_another_domain_waits_for_us(guest: Guest, domid: int, wanted: int) -> None:
+    assert bind_interdomain(guest, 1, domid) == wanted
+
+
+@pytest.mark.parametrize("port", [0, CONSOLE_PORT, FIRST, FIRST + 1, 64, 0xFFFFFFFF])
+def test_only_a_waiting_port_can_be_bound_to(guest: Guest, port: int) -> None:
+    """Not the one that is being allocated either; and what was allocated for it is free again."""
+    assert bind_ipi(guest) == FIRST
+    assert bind_interdomain(guest, port) == -EINVAL
+    assert bind_ipi(guest) == FIRST + 1
+
+
+def test_status_of_each_kind(guest: Guest) -> None:
+    assert status(guest, 0) == status(guest, FIRST) == (0, 0, 0, 0)
+    assert status(guest, CONSOLE_PORT) == (2, 0, 0, CONSOLE_PORT)
+    assert status(guest, bind_virq(guest, DEBUG, 1)) == (4, 1, DEBUG, 0)
+    assert status(guest, bind_ipi(guest, 1)) == (5, 1, 0, 0)
+    assert status(guest, 64) == (-EINVAL,)
+
+
+def test_reset_closes_every_port(words: Words) -> None:
+    guest = words.guest
+    port = bind_ipi(guest)
+    port_op(guest, SEND, port)
+    assert guest.op(EVENT_CHANNEL_OP, RESET, "<H", DOMID_SELF) == 0
+    assert {status(guest, port)[0] for port in range(64)} == {0}
+    assert words.pending() == set()
+    assert bind_ipi(guest) == STORE_PORT
+
+
+def test_a_pirq_is_none(guest: Guest) -> None:
+    assert guest.op(EVENT_CHANNEL_OP, 2, "<III", 1, 0, 0) == -EINVAL
+
+
+def test_loops_of_ports_bind_vcpu_alike(guest: Guest) -> None:
+    port = alloc_unbound(guest)
+    assert guest.op(EVENT_CHANNEL_OP, BIND_VCPU, "<II", port, 1) == 0
+    assert status(guest, port)[1] == 1

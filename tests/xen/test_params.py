@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pvh.abi.hypercall import HVM_OP
-from xen.guest import ARG, CONSOLE, Guest
+from xen.guest import ARG, CONSOLE, RAM, SPARE, Guest
 
 EPERM, ENOENT, ESRCH, EEXIST, ENODEV, EINVAL, ENOSYS = 1, 2, 3, 17, 19, 22, 38
 TYPE_2 = 2 << 56
@@ -68,10 +68,10 @@ def test_x87_fip_width_is_0_4_or_8(guest: Guest, value: int) -> None:
     assert [guest.set_param(36, width) for width in (0, 4, 8)] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("domid", [0, 2, 0x7FF1])
-def test_another_domain_is_none(guest: Guest, domid: int) -> None:
-    assert guest.get_param(0, domid) == -ESRCH
-    assert guest.set_param(0, 0, domid) == -ESRCH
+@pytest.mark.parametrize(("domid", "wanted"), [(0, -EPERM), (2, -ESRCH), (0x7FF1, -ESRCH)])
+def test_another_domain_is_none_of_ours(guest: Guest, domid: int, wanted: int) -> None:
+    assert guest.get_param(0, domid) == wanted
+    assert guest.set_param(0, 0, domid) == wanted
     assert guest.get_param(39, domid) == -EINVAL  # the index is looked at first
     assert guest.get_param(0, domid=1) == 0  # a domain may name itself
 
@@ -156,6 +156,39 @@ def test_pagetable_dying_fails_so_that_linux_leaves_its_hook_out(guest: Guest) -
     assert guest.op(HVM_OP, 9, "<HHHHQ", 0x7FF0, 0, 0, 0, 0) == -EINVAL
 
 
-@pytest.mark.parametrize("command", [2, 3, 4, 6, 7, 8, 11, 12, 15, 24, 25])
+@pytest.mark.parametrize("domid", [0x7FF0, 1])
+@pytest.mark.parametrize(
+    ("gfn", "kind"), [(0, 0), (SPARE >> 12, 0), (0xFEFFF, 0), (RAM >> 12, 2), (2**52, 2), (2**64 - 1, 2)]
+)
+def test_memory_is_ram_and_what_is_no_memory_belongs_to_a_device(guest: Guest, gfn: int, kind: int, domid: int) -> None:
+    """HVMMEM_ram_rw 0, HVMMEM_mmio_dm 2: Linux asks before it dumps a page."""
+    assert guest.op(HVM_OP, 15, "<HHHHQ", domid, 0xAA, 0, 0, gfn) == 0
+    assert guest.get("<HH", ARG) == (domid, kind)
+
+
+def test_a_page_that_was_given_up_is_no_memory(guest: Guest) -> None:
+    guest.domain.physmap.remove(SPARE >> 12, free=True)
+    guest.op(HVM_OP, 15, "<HHHHQ", 0x7FF0, 0xAA, 0, 0, SPARE >> 12)
+    assert guest.get("<HH", ARG)[1] == 2
+
+
+@pytest.mark.parametrize(("domid", "wanted"), [(0, -1), (2, -3)])
+def test_memory_of_other_domains_is_not_told_of(guest: Guest, domid: int, wanted: int) -> None:
+    assert guest.op(HVM_OP, 15, "<HHHHQ", domid, 0, 0, 0, 0) == wanted
+    assert guest.op(HVM_OP, 9, "<HHHHQ", domid, 0, 0, 0, 0) == wanted
+
+
+@pytest.mark.parametrize(
+    ("event", "extra", "wanted"), [(0, 0, 0), (0xFFF, 28, 0), (0x1000, 0, -EINVAL), (0, 29, -EINVAL)]
+)
+def test_trace_records_are_taken(guest: Guest, event: int, extra: int, wanted: int) -> None:
+    assert guest.op(HVM_OP, 11, "<HH", event, extra) == wanted
+
+
+def test_nobody_monitors_the_guest_nor_gives_it_other_maps(guest: Guest) -> None:
+    assert (guest.call(HVM_OP, 24, 0), guest.call(HVM_OP, 24, ARG), guest.call(HVM_OP, 25, ARG)) == (0, -EINVAL, -95)
+
+
+@pytest.mark.parametrize("command", [2, 3, 4, 6, 7, 8, 12, 13, 14, 16, 22, 26])
 def test_the_rest_of_hvm_op_is_not_there(guest: Guest, command: int) -> None:
     assert guest.call(HVM_OP, command, ARG) == -ENOSYS

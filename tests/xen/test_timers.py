@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pvh.abi.hypercall import EVENT_CHANNEL_OP, VCPU_OP
+from pvh.abi.hypercall import EVENT_CHANNEL_OP, SET_TIMER_OP, VCPU_OP
 from xen.guest import ARG, SPARE, Guest
 
 SET_PERIODIC, STOP_PERIODIC, SET_SINGLESHOT, STOP_SINGLESHOT = 6, 7, 8, 9
@@ -132,3 +132,92 @@ def test_the_host_is_asked_for_the_earlier_of_both(guest: Guest) -> None:
     assert guest.host.armed[0] == 30 * MS
     guest.call(VCPU_OP, STOP_SINGLESHOT, 0, 0)
     assert guest.host.armed[0] == 30 * MS
+
+
+def set_timer(guest: Guest, timeout: int) -> int:
+    """set_timer_op(s64 timeout), which 32-bit callers give in two halves."""
+    if guest.bits == 64:
+        return guest.call(SET_TIMER_OP, timeout & (1 << 64) - 1)
+    return guest.call(SET_TIMER_OP, timeout & 0xFFFFFFFF, timeout >> 32 & 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+class TestSetTimerOp:
+    """The singleshot timer, by its older call."""
+
+    def test_it_fires_at_its_time_and_once(self, guest: Guest, bits: int) -> None:
+        guest.bits = bits
+        assert set_timer(guest, 5000 * MS) == 0
+        assert not fired(guest)
+        at(guest, 5000)
+        assert fired(guest)
+        at(guest, 6000)
+        assert not fired(guest)
+
+    def test_zero_stops_it(self, guest: Guest, bits: int) -> None:
+        guest.bits = bits
+        set_timer(guest, 10 * MS)
+        assert set_timer(guest, 0) == 0
+        at(guest, 11)
+        assert not fired(guest)
+
+    def test_a_past_time_fires_at_once(self, guest: Guest, bits: int) -> None:
+        guest.bits = bits
+        at(guest, 10)
+        assert set_timer(guest, 9 * MS) == 0
+        assert fired(guest)
+
+    @pytest.mark.parametrize(("timeout", "wanted"), [(-1, 110), ((1 << 50) + 10 * MS, 110), ((1 << 63) - 1, 110)])
+    def test_mistakes_of_linux_become_100_ms(self, guest: Guest, bits: int, timeout: int, wanted: int) -> None:
+        guest.bits = bits
+        at(guest, 10)
+        assert set_timer(guest, timeout) == 0
+        assert guest.host.armed[0] == wanted * MS
+
+    def test_nearly_as_far_is_no_mistake(self, guest: Guest, bits: int) -> None:
+        guest.bits = bits
+        assert set_timer(guest, (1 << 50) - 1) == 0
+        assert guest.host.armed[0] == (1 << 50) - 1
+
+
+def test_alarms_ring_once_in_the_thread_of_their_vcpu(guest: Guest) -> None:
+    rung: list[str] = []
+    timers = guest.domain.timers
+    timers.set_alarm(1, "a", 5 * MS, lambda: rung.append("a"))
+    timers.set_alarm(1, "b", 3 * MS, lambda: rung.append("b"))
+    single(guest, 4)
+    assert (guest.host.armed[0], guest.host.armed[1]) == (4 * MS, 3 * MS)
+    at(guest, 4)
+    assert rung == ["b"]
+    at(guest, 5)
+    at(guest, 9)
+    assert rung == ["b", "a"]
+    assert guest.host.armed[1] is None
+
+
+def test_an_alarm_is_moved_and_cancelled(guest: Guest) -> None:
+    rung: list[str] = []
+    timers = guest.domain.timers
+    timers.set_alarm(0, "a", 5 * MS, lambda: rung.append("first"))
+    timers.set_alarm(0, "a", 7 * MS, lambda: rung.append("second"))
+    at(guest, 6)
+    assert not rung
+    timers.set_alarm(0, "a", None)
+    at(guest, 8)
+    assert not rung
+    timers.set_alarm(0, "a", 7 * MS, lambda: rung.append("late"))
+    assert rung == ["late"]
+
+
+def test_an_alarm_may_cancel_another_that_is_due_too(guest: Guest) -> None:
+    rung: list[str] = []
+    timers = guest.domain.timers
+
+    def first() -> None:
+        rung.append("first")
+        timers.set_alarm(0, "second", None)
+
+    timers.set_alarm(0, "first", 5 * MS, first)
+    timers.set_alarm(0, "second", 5 * MS, lambda: rung.append("second"))
+    at(guest, 6)
+    assert rung == ["first"]

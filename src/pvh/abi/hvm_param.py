@@ -36,14 +36,4 @@ GUEST_SET = frozenset(
 CALLBACK_VIA_TYPE_SHIFT = 56
 CALLBACK_VIA_VECTOR = 2
 
-# hvm_op commands (xen/include/public/hvm/hvm_op.h)
-SET_PARAM = 0
-GET_PARAM = 1
-FLUSH_TLBS = 5
-PAGETABLE_DYING = 9
-GET_TIME = 10
-GET_MEM_TYPE = 15
-SET_EVTCHN_UPCALL_VECTOR = 23
-
-PARAM = "<HHIQ"  # domid, pad, index, value
-UPCALL_VECTOR = "<IB3x"  # vcpu, vector
+PARAM = "<HHIQ"  # domid, pad, index, value: what hvm_op get_param and set_param take

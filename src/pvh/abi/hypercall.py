@@ -44,3 +44,7 @@ DOMID_SELF = 0x7FF0
 STUB_SIZE = 32
 STUBS = 128
 IRET = 23  # its stub is ud2
+
+# multicall_entry: op, result, args[6]
+MULTICALL_64 = "<8Q"
+MULTICALL_32 = "<8I"
