@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from pvh.abi.sched import SHUTDOWN_NAMES
+from pvh.abi.vcpu_op import RUNSTATE_BLOCKED
 from pvh.board import Board
 from pvh.build.builder import changed_files
 from pvh.devices.lapic import LocalApic
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
     from pvh.build.image import Image
     from pvh.devices.typed import Typed
-    from pvh.engines.engine import CpuidTable, Engine, Vcpu, Vm
+    from pvh.engines.engine import Awaits, CpuidTable, Engine, Vcpu, Vm
 
 Watch = Callable[[int, Exit, int | None], None]
 
@@ -36,6 +37,8 @@ _SHUTDOWN_ENDINGS: dict[str, Ending] = {
     "soft_reset": "reboot",
 }
 _LONGEST_WAIT = 3600.0  # seconds
+_LOOK_NS = 200_000_000
+_NOTHING_WAKES = "every vCPU is halted, and no timer or event is left to wake one"
 _SIGPIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
 
 
@@ -65,6 +68,7 @@ class Machine:
         self._inbox: SimpleQueue[None] = SimpleQueue()
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[str] = Counter()
+        self._seen = 0
         self._due: dict[tuple[str, int], int] = {}
         self._started = time.monotonic_ns()
         self.vm: Vm = engine.open(image, tuple(self._cpuid(vcpu) for vcpu in range(image.plan.options.vcpus)))
@@ -143,9 +147,25 @@ class Machine:
         self.vm.vcpus[vcpu].raise_vector(vector)
         self.wake(vcpu)
 
+    def block(self, vcpu: int) -> None:
+        """Have a vCPU sleep after the hypercall it is in."""
+        self._processors.halt(vcpu)
+
     def wake(self, vcpu: int) -> None:
-        """End a vCPU's sleep in HLT: it was given an interrupt."""
-        self._processors.wake(vcpu)
+        """End a vCPU's sleep: it was given an interrupt, or what it waited for came."""
+        domain = self._board.domain
+        if self._processors.wake(vcpu) and domain:
+            with domain.lock:
+                domain.sleepers.woke(vcpu)
+
+    def let_others_run(self, vcpu: int) -> None:
+        """Have a vCPU end its turn."""
+        self._processors.end_turn(vcpu)
+
+    def back(self, gpa: int) -> bool:
+        """Put a page of zeroed memory behind a guest frame that has none."""
+        block = self.image.ram.add(gpa)
+        return block is not None and self.vm.map(block)
 
     def online(self, vcpu: int, state: CpuState | None) -> None:
         """Have a vCPU run, from a state, or from where it stopped."""
@@ -155,9 +175,18 @@ class Machine:
         """Have a vCPU stop between two instructions, registers kept."""
         self._processors.offline(vcpu)
 
-    def waits_for_sipi(self, vcpu: int) -> bool | None:
-        """Tell what an engine's own local APIC did with a vCPU; None where INIT and SIPI reach the board."""
-        return None if self.engine.traits.sees_init_sipi else self.vm.vcpus[vcpu].waits_for_sipi()
+    def awaits(self, vcpu: int) -> Awaits | None:
+        """Tell what an engine's own local APIC, and HLT with interrupts off, made of a vCPU; None: it is not known."""
+        if self.engine.traits.sees_init_sipi:
+            return None
+        settled = self._processors.is_settled(vcpu)
+        awaits = self.vm.vcpus[vcpu].awaits()
+        return awaits if settled or awaits == "sipi" else None
+
+    def ignore_sipi(self, vcpu: int) -> None:
+        """Have an engine's own local APIC ignore SIPIs to a waiting vCPU, until an INIT comes."""
+        if not self.engine.traits.sees_init_sipi:
+            self.vm.vcpus[vcpu].ignore_sipi()
 
     def typed(self, count: int) -> bytes:
         """Return up to count bytes of what was typed to the guest."""
@@ -210,8 +239,12 @@ class Machine:
         """Wait for the end; at each timer's time kick the vCPU it belongs to."""
         timeout = self.image.plan.options.timeout
         deadline = None if timeout is None else self._started + int(timeout * 1e9)
+        look = None if self.engine.traits.sees_halt else self._started + _LOOK_NS
         while not self._endings:
             now = time.monotonic_ns()
+            if look is not None and now >= look:
+                self._look()
+                look = now + _LOOK_NS
             if deadline is not None and now >= deadline:
                 self.end("deadline", f"it was still running after {timeout:g} s")
                 break
@@ -219,12 +252,26 @@ class Machine:
             for _, vcpu in due:
                 self._processors.look(vcpu)
             waits = [at for key, at in list(self._due.items()) if key not in due]
-            waits += [deadline] if deadline is not None else []
+            waits += [at for at in (deadline, look) if at is not None]
             try:
                 # Guests and people may name any time: one past is no wait, one past what the host can wait is cut.
                 self._inbox.get(timeout=min(max(0, min(waits) - now) / 1e9, _LONGEST_WAIT) if waits else None)
             except Empty:
                 continue
+
+    def _look(self) -> None:
+        """Find who halted with interrupts off, as the engine does not say, unless exits prove that the guest lives."""
+        exits = sum(list(self._counts.values()))
+        quiet, self._seen = exits == self._seen, exits
+        domain = self._board.domain
+        if not quiet:
+            return
+        if domain:
+            with domain.lock:
+                for vcpu in range(domain.vcpus):
+                    domain.processors.is_up(vcpu)
+        elif all(vcpu.awaits() not in (None, "nothing") for vcpu in self.vm.vcpus):
+            self.end("hang", _NOTHING_WAKES, vcpu=0)
 
     def _guard(self, body: Callable[[], None], vcpu: int | None) -> None:
         """Run the body of a thread, of one vCPU or of all."""
@@ -286,6 +333,8 @@ class Machine:
         domain = self._board.domain
         if event.wakes or domain is None:
             self._processors.halt(vcpu.index)
+            if domain:
+                domain.note_runstate(vcpu.index, RUNSTATE_BLOCKED)
         else:
             domain.halt_for_good(vcpu.index)
 
@@ -293,7 +342,7 @@ class Machine:
         """End a run in which every processor sleeps or is down, unless a timer is left, or somebody may type."""
         listens = self._typed and self._typed.open and self._board.domain
         if not self._due and not listens:
-            self.end("hang", "every vCPU is halted, and no timer or event is left to wake one", vcpu=0)
+            self.end("hang", _NOTHING_WAKES, vcpu=0)
 
     def _outcome(self, *, stuck: bool) -> Outcome:
         """Gather what is known; a vCPU that is stuck in its engine cannot be asked for registers."""

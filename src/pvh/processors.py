@@ -7,7 +7,9 @@ instructions are atomic, and no vCPU runs while the host changes memory.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from pvh.hints import TYPE_CHECKING
 
@@ -23,36 +25,44 @@ _LEAVE_SECONDS = 5.0  # a vCPU that does not leave its engine this long after a 
 class Turn:
     """What is wanted of one vCPU; whoever changes it makes the vCPU's thread look again.
 
-    up      it executes, or sleeps in HLT
-    halted  it sleeps in HLT (engines that report it)
-    load    the state it starts from, once
+    up      it executes, or sleeps
+    halted  it sleeps, in HLT (engines that report it) or because it asked Xen for that
+    dozes   an engine that gives interrupts itself was told of that sleep; it may have ended it since
+    orders  what is to be done to it between two runs, in turn; each is here until it is done
     nmi     an NMI is to be made pending
     """
 
-    __slots__ = ("halted", "load", "moved", "nmi", "sink", "up", "vcpu")
+    __slots__ = ("dozes", "halted", "nmi", "orders", "sink", "up", "vcpu")
 
     def __init__(self, vcpu: Vcpu, sink: Sink, *, up: bool) -> None:
         self.vcpu, self.sink, self.up = vcpu, sink, up
-        self.halted = self.nmi = self.moved = False
-        self.load: CpuState | None = None
+        self.halted = self.dozes = self.nmi = False
+        self.orders: deque[Callable[[], None]] = deque()
 
     @property
     def ready(self) -> bool:
         """Whether it has something to execute."""
         return self.up and not self.halted
 
+    def start(self, state: CpuState) -> None:
+        """Have it execute from a state."""
+        self.halted = False
+        self.vcpu.load(state)
+
+    def doze(self) -> None:
+        """Have an engine that gives interrupts itself begin or end the vCPU's sleep, as was asked for."""
+        if self.halted != self.dozes:
+            self.dozes = self.halted
+            if self.dozes:
+                self.vcpu.doze()
+            else:
+                self.vcpu.rouse()
+
     def prepare(self) -> None:
         """Do what was asked for between two runs; only the thread that runs the vCPU may."""
-        if self.moved:
-            self.moved = False
-            if self.up:
-                self.vcpu.resume()
-            else:
-                self.vcpu.park()
-        state, self.load = self.load, None
-        if state:
-            self.halted = False
-            self.vcpu.load(state)
+        while self.orders:
+            self.orders[0]()
+            self.orders.popleft()
         if self.nmi:
             self.nmi = self.halted = False
             self.vcpu.nmi()
@@ -103,15 +113,19 @@ class Processors:
     def online(self, vcpu: int, state: CpuState | None) -> None:
         """Have a vCPU run, from a state, or from where it stopped."""
         turn = self._turns[vcpu]
-        turn.load = state or turn.load
-        turn.up = turn.moved = True
+        turn.orders.append(partial(turn.start, state) if state else turn.vcpu.resume)
+        turn.up = True
         self.look(vcpu)
+
+    def is_settled(self, vcpu: int) -> bool:
+        """Whether the last online() or offline() of a vCPU has come about, and it does not sleep of its own accord."""
+        return not self._turns[vcpu].orders and not self._turns[vcpu].halted
 
     def offline(self, vcpu: int) -> None:
         """Have a vCPU stop between two instructions, registers kept."""
         turn = self._turns[vcpu]
+        turn.orders.append(turn.vcpu.park)
         turn.up = False
-        turn.moved = True
         self.look(vcpu)
 
     def nmi(self, vcpu: int) -> None:
@@ -120,15 +134,24 @@ class Processors:
         self.look(vcpu)
 
     def halt(self, vcpu: int) -> None:
-        """Have a vCPU sleep until wake(); from its sink."""
+        """Have a vCPU sleep until wake(), or until the engine gives it an interrupt; from its sink."""
         turn = self._turns[vcpu]
-        turn.halted = True
+        turn.halted, turn.dozes = True, False
         turn.vcpu.kick()
 
-    def wake(self, vcpu: int) -> None:
-        """End a vCPU's sleep: it has an interrupt to take."""
-        self._turns[vcpu].halted = False
+    def wake(self, vcpu: int) -> bool:
+        """End a vCPU's sleep; return whether it slept, for all we know: its engine may have woken it."""
+        turn = self._turns[vcpu]
+        slept, turn.halted = turn.halted, False
+        if slept and self._parallel:
+            turn.vcpu.kick()
         self._look.set()
+        return slept
+
+    def end_turn(self, vcpu: int) -> None:
+        """Have a vCPU let the others run, where vCPUs take turns; from its sink."""
+        if not self._parallel:
+            self._turns[vcpu].vcpu.kick()
 
     def look(self, vcpu: int) -> None:
         """Make the thread that runs a vCPU look at what is wanted of it, and at its timers."""
@@ -142,6 +165,7 @@ class Processors:
         while not self._ended():
             self._service(turn.vcpu)
             turn.prepare()
+            turn.doze()
             turn.vcpu.run(turn.sink)
 
     def _take_turns(self, asleep: Callable[[], None]) -> None:
@@ -155,12 +179,11 @@ class Processors:
 
     def _take(self, turn: Turn) -> bool:
         """Let one vCPU run for a while if it can; return whether it did."""
+        self._current = turn  # before _service(), so that what look() is called for behind that ends the run
         self._service(turn.vcpu)
         turn.prepare()
         if not turn.ready or self._ended():
             return False
         others = any(other.ready for other in self._turns if other is not turn)
-        self._current = turn
         turn.vcpu.run(turn.sink, _SLICE_BLOCKS if others else None)
-        self._current = None
         return True

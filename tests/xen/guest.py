@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from build.plans import kernel
@@ -10,7 +11,7 @@ from pvh.abi.hypercall import DOMID_SELF, HVM_OP
 from pvh.build.cpu_state import CpuState, SegmentRegister
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
-from pvh.engines.engine import CpuidEntry, CpuidTable
+from pvh.engines.engine import Awaits, CpuidEntry, CpuidTable
 from pvh.engines.exits import Hypercall
 from pvh.plan.options import BootOptions
 from pvh.plan.record import MemoryMapEntry, Plan, StartInfo
@@ -50,13 +51,19 @@ class FakeHost:
     injected: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     armed: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
     ended: list[int] = field(default_factory=list[int])
-    # of vCPUs: what came online and from which state, what went offline, who got an NMI; and who waits for a SIPI
+    # of vCPUs: what came online and from which state, what went offline, who got an NMI; what they await, and who shall ignore SIPIs
     started: list[tuple[int, CpuState | None]] = field(default_factory=list[tuple[int, "CpuState | None"]])
     stopped: list[int] = field(default_factory=list[int])
     nmis: list[int] = field(default_factory=list[int])
-    waiting: dict[int, bool] = field(default_factory=dict[int, bool])
+    awaited: dict[int, Awaits] = field(default_factory=dict[int, "Awaits"])
+    deaf: list[int] = field(default_factory=list[int])
     why: list[tuple[str | None, int | None]] = field(default_factory=list[tuple["str | None", "int | None"]])
     table: CpuidTable = CPUID
+    # of sleep: who was put to sleep, who was woken, who let others run; and what backs frames that are no RAM
+    blocked: list[int] = field(default_factory=list[int])
+    woken: list[int] = field(default_factory=list[int])
+    yielded: list[int] = field(default_factory=list[int])
+    backs: Callable[[int], bool] | None = None
     typing: bytearray = field(default_factory=bytearray)
 
     def guest_tsc(self) -> int:
@@ -75,6 +82,18 @@ class FakeHost:
         self.ended.append(reason)
         self.why.append((why, vcpu))
 
+    def block(self, vcpu: int) -> None:
+        self.blocked.append(vcpu)
+
+    def wake(self, vcpu: int) -> None:
+        self.woken.append(vcpu)
+
+    def let_others_run(self, vcpu: int) -> None:
+        self.yielded.append(vcpu)
+
+    def back(self, gpa: int) -> bool:
+        return self.backs is not None and self.backs(gpa)
+
     def cpuid(self, vcpu: int) -> CpuidTable:
         del vcpu
         return self.table
@@ -90,8 +109,11 @@ class FakeHost:
         del self.typing[:count]
         return data
 
-    def waits_for_sipi(self, vcpu: int) -> bool | None:
-        return self.waiting.get(vcpu)
+    def awaits(self, vcpu: int) -> Awaits | None:
+        return self.awaited.get(vcpu)
+
+    def ignore_sipi(self, vcpu: int) -> None:
+        self.deaf.append(vcpu)
 
     def nmi(self, vcpu: int) -> None:
         self.nmis.append(vcpu)

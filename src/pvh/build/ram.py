@@ -62,7 +62,6 @@ class GuestRam:
 
         Raises EngineError when the host has too little address space or memory.
         """
-        self._starts = [gpa for gpa, _ in blocks]
         made: list[Block] = []
         for gpa, size in blocks:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
@@ -77,7 +76,7 @@ class GuestRam:
                 ) from None
             view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
             made.append(Block(gpa, size, host, view))
-        self.blocks: tuple[Block, ...] = tuple(made)
+        self._take(made)
         self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
 
     def close(self) -> None:
@@ -87,15 +86,37 @@ class GuestRam:
         self._guards = []
         for block in self.blocks:
             _libc.munmap(block.host, block.size)
-        self.blocks = ()
-        self._starts = []
+        self._take([])
+
+    def _take(self, blocks: list[Block]) -> None:
+        """Have these blocks, sorted; in one assignment, as other threads look blocks up meanwhile."""
+        self._table = tuple(block.gpa for block in blocks), tuple(blocks)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, by address."""
+        return self._table[1]
+
+    def add(self, gpa: int) -> Block | None:
+        """Back one more page of 4 KiB, of zeroes. None where there is memory, or the host has none to give."""
+        if self.block(gpa, 1):
+            return None
+        try:
+            host = _mmap(None, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError:
+            return None
+        view = memoryview((ctypes.c_ubyte * mmap.PAGESIZE).from_address(host)).cast("B")
+        block = Block(gpa, mmap.PAGESIZE, host, view)
+        self._take(sorted([*self.blocks, block], key=lambda block: block.gpa))
+        return block
 
     def block(self, gpa: int, size: int) -> Block | None:
         """Return the block that holds all of [gpa, gpa + size)."""
-        index = bisect_right(self._starts, gpa) - 1
+        starts, blocks = self._table
+        index = bisect_right(starts, gpa) - 1
         if index < 0 or size < 0:
             return None
-        block = self.blocks[index]
+        block = blocks[index]
         return block if gpa + size <= block.end else None
 
     def host_address(self, gpa: int) -> int | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
 from pvh.engines.exits import Sink
-from pvh.hints import Protocol
+from pvh.hints import TYPE_CHECKING, Literal, Protocol
 from pvh.record import dataclass
+
+if TYPE_CHECKING:
+    from pvh.build.ram import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,16 @@ class CpuidEntry:
 
 
 CpuidTable = tuple[CpuidEntry, ...]
+
+Awaits = Literal["nothing", "init", "sipi", "nmi", "resume"]
+"""What a vCPU needs to execute again, where the engine has the local APIC.
+
+nothing  it executes, or sleeps until an interrupt
+init     one that was never started, or told to ignore SIPIs: an INIT, and then a SIPI
+sipi     an INIT came
+nmi      it executed HLT with interrupts off
+resume   it was parked, and neither INIT nor SIPI came
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,10 @@ class Vcpu(Protocol):
         ...
 
     def load(self, state: CpuState) -> None:
-        """Set every register of the record; what the record does not hold has its reset value."""
+        """Set every register of the record; what the record does not hold has its reset value.
+
+        With traits.has_lapic, nothing happens to a vCPU that awaits a SIPI: an INIT came after what load() is for.
+        """
         ...
 
     def state(self) -> CpuState:
@@ -74,14 +90,29 @@ class Vcpu(Protocol):
         ...
 
     def resume(self) -> None:
-        """Have run() go on where park() stopped it. From the vCPU's own thread."""
+        """Have run() go on where park() stopped it, behind a HLT that awaited an NMI. From the vCPU's own thread."""
         ...
 
-    def waits_for_sipi(self) -> bool | None:
-        """Whether the engine's local APIC has the vCPU wait for a SIPI; None without such an APIC.
+    def doze(self) -> None:
+        """Have run() execute nothing until rouse() or an interrupt that the vCPU takes. From its own thread.
 
-        From any thread but the vCPU's own, whether the vCPU runs or not; it waits for no sink.
+        Only with traits.has_lapic: elsewhere whoever runs the vCPU knows of every interrupt, and does not call run().
         """
+        ...
+
+    def rouse(self) -> None:
+        """End what doze() began, if no interrupt has. From the vCPU's own thread."""
+        ...
+
+    def awaits(self) -> Awaits | None:
+        """Return what the vCPU needs to execute again; None without a local APIC of the engine's.
+
+        From any thread, also while the vCPU runs, but from one at a time; it waits for no sink.
+        """
+        ...
+
+    def ignore_sipi(self) -> None:
+        """Have a vCPU that awaits a SIPI await an INIT instead. As awaits(), and only where that gives an answer."""
         ...
 
     def nmi(self) -> None:
@@ -124,6 +155,10 @@ class Vm(Protocol):
 
     def hypercall_stub(self, number: int) -> bytes:
         """Return the hypercall page's code for one call: at most 32 bytes, keeping every register but rax."""
+        ...
+
+    def map(self, block: Block) -> bool:
+        """Show the guest another block of RAM where there was none, between two exits; False when that cannot be."""
         ...
 
     def written(self, gpa: int, size: int) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
-from pvh.build.ram import GuestRam
+from pvh.build.ram import Block, GuestRam
 from pvh.engines.engine import CpuidEntry, CpuidTable, Traits
 from pvh.engines.exits import Broken, Exit, Hypercall, Shutdown, Sink
 from pvh.record import dataclass, replace
@@ -52,6 +52,7 @@ class ScriptedVcpu:
         self._waits = not steps
         self._state = CpuState()
         self._kicked = threading.Event()
+        self._dozes = False
         self._ended = False
 
     def load(self, state: CpuState) -> None:
@@ -68,9 +69,20 @@ class ScriptedVcpu:
     def resume(self) -> None:
         """Go on with the script, which never stopped."""
 
-    def waits_for_sipi(self) -> None:
+    def doze(self) -> None:
+        """Report nothing more until rouse(): a script has no interrupts."""
+        self._dozes = True
+
+    def rouse(self) -> None:
+        """Go on with the script."""
+        self._dozes = False
+
+    def awaits(self) -> None:
         """Tell nothing: there is no local APIC here."""
         return
+
+    def ignore_sipi(self) -> None:
+        """Do nothing: no SIPI comes here."""
 
     def nmi(self) -> None:
         """Take an NMI, of which a script knows nothing."""
@@ -78,8 +90,9 @@ class ScriptedVcpu:
     def run(self, sink: Sink, blocks: int | None = None) -> None:  # noqa: ARG002 - a script has no blocks
         """Report steps until kicked or shut down. Where vCPU 0's script just ends, that is a Broken exit."""
         while not self._kicked.is_set() and not self._ended:
-            step = None if self._waits else next(self._steps, None)
-            if step is None and (self._waits or self.index):
+            waits = self._waits or self._dozes
+            step = None if waits else next(self._steps, None)
+            if step is None and (waits or self.index):
                 self._kicked.wait()
                 break
             if step is None:
@@ -119,6 +132,7 @@ class ScriptedVm:
     replies  every exit reported so far, with its answer, in order
     vectors  every interrupt raised, as (vCPU, vector)
     changed  every (gpa, size) the host told it had written
+    mapped   every block of RAM that was added
     """
 
     def __init__(self, image: Image, scripts: Sequence[Sequence[Step]]) -> None:
@@ -127,6 +141,7 @@ class ScriptedVm:
         self.replies: list[Reply] = []
         self.vectors: list[tuple[int, int]] = []
         self.changed: list[tuple[int, int]] = []
+        self.mapped: list[Block] = []
         self.closed = False
         self.patched: tuple[int, ...] = ()
         self.vcpus = tuple(ScriptedVcpu(index, self, steps) for index, steps in enumerate(scripts))
@@ -139,6 +154,11 @@ class ScriptedVm:
     def hypercall_stub(self, number: int) -> bytes:
         """Return mov eax, number; vmcall; ret. Nothing will execute it."""
         return b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x01\xc1\xc3"
+
+    def map(self, block: Block) -> bool:
+        """Accept it: the script's own steps see all of RAM."""
+        self.mapped.append(block)
+        return True
 
     def written(self, gpa: int, size: int) -> None:
         """Record it."""

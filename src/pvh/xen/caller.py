@@ -5,16 +5,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from pvh.abi.x86 import RFLAGS_IF
 from pvh.build.cpu_state import CpuState
-from pvh.build.linear import LinearMemory
+from pvh.build.linear import LinearFault, LinearMemory
 from pvh.build.ram import GuestRam
 
 
 class Caller:
     """A vCPU inside a hypercall.
 
-    vcpu  its id
-    wide  the calling code is 64-bit: structures have 64-bit pointers and longs; else the 32-bit (compat) layouts
+    vcpu          its id
+    wide          the calling code is 64-bit: structures have 64-bit pointers and longs; else the compat layouts
+    in_multicall  the call is one of a multicall's list
     """
 
     def __init__(self, vcpu: int, bits: int, ram: GuestRam, state: Callable[[], CpuState]) -> None:
@@ -23,6 +25,7 @@ class Caller:
         self._ram = ram
         self._state = state
         self._memory: LinearMemory | None = None
+        self.in_multicall = False
 
     @property
     def memory(self) -> LinearMemory:
@@ -31,9 +34,29 @@ class Caller:
             self._memory = LinearMemory(self._ram, self._state())
         return self._memory
 
+    @property
+    def interrupts_enabled(self) -> bool:
+        """Whether the vCPU takes interrupts (RFLAGS.IF)."""
+        return bool(self._state().rflags & RFLAGS_IF)
+
+    def try_load(self, layout: str, address: int) -> tuple[int, ...] | None:
+        """Copy a structure in, or return None, for calls that tell of that by other means than -EFAULT."""
+        try:
+            return self.load(layout, address)
+        except LinearFault:
+            return None
+
     def load(self, layout: str, address: int) -> tuple[int, ...]:
         """Copy a structure in; LinearFault where Xen's copy_from_guest fails (the call then gives -EFAULT)."""
         return struct.unpack(layout, self.memory.read(address, struct.calcsize(layout)))
+
+    def try_write(self, address: int, data: bytes) -> bool:
+        """Copy bytes out; return whether that was possible, for calls that tell of it by other means than -EFAULT."""
+        try:
+            self.memory.write(address, data)
+        except LinearFault:
+            return False
+        return True
 
     def store(self, layout: str, address: int, *values: int) -> None:
         """Copy a structure out; LinearFault where Xen's copy_to_guest fails."""

@@ -10,9 +10,12 @@ from pvh.build.linear import LinearFault
 from pvh.hints import TYPE_CHECKING
 from pvh.xen.caller import Caller
 from pvh.xen.event_channel_op import event_channel_op
+from pvh.xen.grant_table_op import grant_table_op
+from pvh.xen.hvm_op import hvm_op
 from pvh.xen.memory_op import memory_op
-from pvh.xen.params import hvm_op
-from pvh.xen.sched_op import sched_op
+from pvh.xen.multicall import multicall
+from pvh.xen.sched_op import sched_op, set_timer_op
+from pvh.xen.small_ops import physdev_op, vm_assist
 from pvh.xen.vcpu_op import vcpu_op
 from pvh.xen.version import console_io, xen_version
 
@@ -23,15 +26,36 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Domain", Caller, tuple[int, ...]], int]
 
+
+def _multicall(domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
+    return multicall(domain, caller, args, _invoke)
+
+
 HANDLERS: dict[int, Handler] = {
     abi.MEMORY_OP: memory_op,
+    abi.MULTICALL: _multicall,
+    abi.SET_TIMER_OP: set_timer_op,
     abi.XEN_VERSION: xen_version,
     abi.CONSOLE_IO: console_io,
+    abi.GRANT_TABLE_OP: grant_table_op,
+    abi.VM_ASSIST: vm_assist,
     abi.VCPU_OP: vcpu_op,
     abi.SCHED_OP: sched_op,
     abi.EVENT_CHANNEL_OP: event_channel_op,
+    abi.PHYSDEV_OP: physdev_op,
     abi.HVM_OP: hvm_op,
 }
+
+
+def _invoke(domain: Domain, caller: Caller, number: int, args: tuple[int, ...]) -> int:
+    """Carry one call out; return its signed result."""
+    handler = HANDLERS.get(number)
+    if handler is None:
+        return -ENOSYS
+    try:
+        return handler(domain, caller, args)
+    except LinearFault:
+        return -EFAULT
 
 
 def hypercall(domain: Domain, vcpu: int, call: Hypercall, state: Callable[[], CpuState]) -> int:
@@ -39,12 +63,7 @@ def hypercall(domain: Domain, vcpu: int, call: Hypercall, state: Callable[[], Cp
     mask = (1 << 64) - 1 if call.bits == 64 else (1 << 32) - 1
     if call.cpl:
         return -EPERM & mask
-    handler = HANDLERS.get(call.number)
-    if handler is None:
-        return -ENOSYS & mask
     caller = Caller(vcpu, call.bits, domain.ram, state)
     with domain.lock:
-        try:
-            return handler(domain, caller, call.args) & mask
-        except LinearFault:
-            return -EFAULT & mask
+        domain.sleepers.runs(vcpu)
+        return _invoke(domain, caller, call.number, call.args) & mask

@@ -5,20 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from pvh.abi.errno import EPERM, ESRCH
 from pvh.abi.event_channel import VIRQ_TIMER
+from pvh.abi.grant_table import REF_CONSOLE, REF_XENSTORE
 from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN
+from pvh.abi.hypercall import DOMID_SELF
+from pvh.abi.sched import SHUTDOWN_WATCHDOG
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.devices.console import Console
 from pvh.hints import TYPE_CHECKING
 from pvh.plan.layout import SPECIAL_PAGES
 from pvh.xen.clock import Clock
 from pvh.xen.events import Channel, Events
-from pvh.xen.host import DOMID
+from pvh.xen.grants import Grants
+from pvh.xen.host import BACKEND_DOMID, DOMID
 from pvh.xen.params import Params
+from pvh.xen.physmap import Physmap
 from pvh.xen.shared_info import SharedInfo
+from pvh.xen.sleepers import Sleepers
 from pvh.xen.timers import Timers
 from pvh.xen.vcpu import Vcpus
-from pvh.xen.xenstore import Xenstore
+from pvh.xen.xenstore import XENSTORE_PAGE, Xenstore
 
 if TYPE_CHECKING:
     from pvh.build.image import Image
@@ -45,15 +52,30 @@ class Domain:
         self.vcpus = image.plan.options.vcpus
         self.lock = threading.RLock()
         self.shutdown: int | None = None
+        self.shutdown_code: int | None = None
+        self.watchdogs: set[int] = set()
         self.clock = Clock(host)
-        self.shared = SharedInfo(self.ram, self.clock, self.vcpus)
-        self.events = Events(self.shared, self.call_up)
+        self.physmap = Physmap(self.ram, image.plan.ram, host.back)
+        self.shared = SharedInfo(self.physmap, self.clock, self.vcpus)
+        self.grants = Grants(self.physmap)
+        self.sleepers = Sleepers(self)
+        self.events = Events(self.shared, self.call_up, self.sleepers.port_pending)
         self.params = Params(self)
         self.xenstore = Xenstore(self)  # port 1 is its, port 2 the console's, as with libxl
         self._connect_console()
         self.upcall_vectors: dict[int, int] = {}
         self.processors = Vcpus(self)
         self.timers = Timers(host, self.clock.now, self.processors, self._raise_timer)
+
+    def is_own(self, domid: int) -> bool:
+        """Whether a domain id means this domain."""
+        return domid in (DOMID_SELF, self.domid)
+
+    def refuse(self, domid: int) -> int:
+        """Return 0 for this domain, -EPERM for domain 0, which is there but not to be touched, -ESRCH for others."""
+        if self.is_own(domid):
+            return 0
+        return -EPERM if domid == BACKEND_DOMID else -ESRCH
 
     @property
     def running(self) -> bool:
@@ -63,6 +85,7 @@ class Domain:
     def shut_down(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
         """End the domain, for a SHUTDOWN_* reason; the first counts. why: a sentence, if no sched_op asked for it."""
         if self.shutdown is None:
+            reason = reason if self.shutdown_code is None else self.shutdown_code
             self.shutdown = reason
             self.host.end_domain(reason, why, vcpu)
 
@@ -102,6 +125,7 @@ class Domain:
             self.host.raise_vector(vcpu, vector)
         if self.params.callback_vector is not None:
             self.host.inject(vcpu, self.params.callback_vector)
+        self.sleepers.wake(vcpu)
 
     def assert_callback(self) -> None:
         """Interrupt every vCPU whose upcall waited for a callback vector: on Xen that interrupt is a level, no edge."""
@@ -125,11 +149,17 @@ class Domain:
         assert port is not None
         self._console_port = port
         self.params.values |= {CONSOLE_PFN: place.start // PAGE_SIZE, CONSOLE_EVTCHN: port}
+        self.grants.permit(REF_CONSOLE, BACKEND_DOMID, place.start // PAGE_SIZE)
+        self.grants.permit(REF_XENSTORE, BACKEND_DOMID, XENSTORE_PAGE.start // PAGE_SIZE)
 
     def expire(self, vcpu: int) -> None:
         """Fire the vCPU's timers whose time has come; ask for the call again for the others."""
         with self.lock:
             self.timers.look(vcpu)
+
+    def watchdog_fired(self) -> None:
+        """Shut down for want of a sign of life (SCHEDOP_watchdog)."""
+        self.shut_down(SHUTDOWN_WATCHDOG, "the watchdog that the guest started was not set anew in time")
 
     def _raise_timer(self, vcpu: int) -> None:
         self.events.raise_virq(vcpu, VIRQ_TIMER)

@@ -6,9 +6,10 @@ from pvh.hints import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
-    from pvh.engines.engine import CpuidTable
+    from pvh.engines.engine import Awaits, CpuidTable
 
 DOMID = 1  # the first domain a toolstack starts
+BACKEND_DOMID = 0  # where the other ends of its devices are
 
 
 class Host(Protocol):
@@ -30,6 +31,25 @@ class Host(Protocol):
 
     def raise_vector(self, vcpu: int, vector: int) -> None:
         """Deliver an edge interrupt through the vCPU's local APIC."""
+        ...
+
+    def block(self, vcpu: int) -> None:
+        """Have a vCPU sleep after the hypercall it is in, until wake(), an interrupt or an NMI; from its own thread.
+
+        An engine that gives the vCPU an interrupt by itself ends the sleep without a word to the domain.
+        """
+        ...
+
+    def wake(self, vcpu: int) -> None:
+        """End the sleep of a vCPU that block() put to sleep; without effect on another."""
+        ...
+
+    def let_others_run(self, vcpu: int) -> None:
+        """Have a vCPU end its turn after the hypercall it is in, where vCPUs take turns."""
+        ...
+
+    def back(self, gpa: int) -> bool:
+        """Put a page of zeroed memory behind a guest frame that has none, for good; False where that cannot be."""
         ...
 
     def inject(self, vcpu: int, vector: int) -> None:
@@ -62,12 +82,17 @@ class Host(Protocol):
         """Have a vCPU stop between two instructions, registers kept; at once if it is the one that asks, else soon."""
         ...
 
-    def waits_for_sipi(self, vcpu: int) -> bool | None:
-        """Tell what an engine's own local APIC did with a vCPU: an INIT has it wait, a SIPI has it wait no longer.
+    def awaits(self, vcpu: int) -> Awaits | None:
+        """Tell what an engine's own local APIC, and HLT with interrupts off, made of a vCPU.
 
-        None where INIT and SIPI reach the personality (traits.sees_init_sipi), and for the vCPU that asks. It waits for
-        no vCPU: one may be waiting for the domain's lock, which the caller holds.
+        None where those reach the personality (traits.sees_init_sipi), and while an online() or offline() is on its way
+        that the answer would be out of date by. It waits for no vCPU: one may be waiting for the domain's lock, which
+        the caller holds.
         """
+        ...
+
+    def ignore_sipi(self, vcpu: int) -> None:
+        """Have an engine's own local APIC ignore SIPIs to a waiting vCPU, until an INIT comes."""
         ...
 
     def typed(self, count: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from pvh.abi import vcpu_op as abi
 from pvh.hints import TYPE_CHECKING, Literal
@@ -40,6 +41,8 @@ class Runstate:
 
     What the machine does not tell is not in it: while a vCPU is up and not blocked it counts as running, also when the
     host ran something else. RUNNABLE is for a machine that knows better.
+
+    marks  the guest wants to see in linear areas, too, that they are being written (vm_assist type 5)
     """
 
     def __init__(self, ram: GuestRam, state: int) -> None:
@@ -48,6 +51,7 @@ class Runstate:
         self._entry = 0
         self._times = [0, 0, 0, 0]
         self._areas: dict[Kind, Area] = {}
+        self.marks = False
 
     def change(self, state: int, now: int) -> None:
         """Enter a state, and write the areas the guest registered."""
@@ -71,14 +75,23 @@ class Runstate:
             self._write(kind, area)
 
     def _write(self, kind: Kind, area: Area) -> None:
-        """Write an area; a physical one with the entry time's top bit set while the rest changes."""
+        """Write an area, with the entry time's top bit set while the rest changes: a physical one, or all if marks."""
         data = pack((self.state, self._entry, *self._times), wide=area.wide)
-        if kind == "linear":
+        if kind == "linear" and not self.marks:
             store(self._ram, area.pieces, data)
             return
         at = abi.RUNSTATE_ENTRY_64 if area.wide else abi.RUNSTATE_ENTRY_32
         marked = struct.pack("<Q", self._entry | abi.RUNSTATE_UPDATE)
-        gpa = area.pieces[0][0]  # one piece: a physical area does not cross a page
-        self._ram.write(gpa + at, marked)
-        self._ram.write(gpa, data[:at] + marked + data[at + 8 :])
-        self._ram.write(gpa + at, data[at : at + 8])
+        entry = tuple(_part(area.pieces, at, 8))
+        store(self._ram, entry, marked)
+        store(self._ram, area.pieces, data[:at] + marked + data[at + 8 :])
+        store(self._ram, entry, data[at : at + 8])
+
+
+def _part(pieces: tuple[tuple[int, int], ...], offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the pieces of guest memory behind [offset, offset + size) of an area."""
+    for gpa, length in pieces:
+        start, end = max(offset, 0), min(offset + size, length)
+        if start < end:
+            yield gpa + start, end - start
+        offset -= length

@@ -10,46 +10,39 @@ from pvh.abi.errno import EBUSY, EINVAL, ENXIO
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.hints import TYPE_CHECKING
 from pvh.xen import atomics
+from pvh.xen.physmap import XenPage
 
 if TYPE_CHECKING:
-    from pvh.build.ram import GuestRam
     from pvh.xen.clock import Clock
+    from pvh.xen.physmap import Physmap
 
 _NS = 1_000_000_000
 
 
 class SharedInfo:
-    """Until the guest maps it, the page lives with us; then in the guest's RAM, at the frame it chose."""
+    """The page, and where each vcpu_info is."""
 
-    def __init__(self, ram: GuestRam, clock: Clock, vcpus: int) -> None:
-        self._ram = ram
+    def __init__(self, physmap: Physmap, clock: Clock, vcpus: int) -> None:
+        self._physmap = physmap
+        self._ram = physmap.ram
         self._clock = clock
-        self._own = (ctypes.c_ubyte * PAGE_SIZE)()
-        self._gfn: int | None = None
+        self.page = XenPage()
         self.layout = abi.LAYOUT_64
         self._registered: dict[int, int] = {}
         self._vcpus = vcpus
         self._slots = (ctypes.c_ubyte * (vcpus * abi.VCPU_INFO_SIZE))()  # of vCPUs that the page has no room for
-        self._refresh()
+        self.refresh()
 
     def map_at(self, gfn: int) -> bool:
         """Put the page at a guest frame, moving it there; False when that frame is not memory."""
-        view = self._ram.view(gfn * PAGE_SIZE, PAGE_SIZE)
-        if view is None:
-            return False
-        if gfn == self._gfn:
-            return True
-        view[:] = ctypes.string_at(self._page, PAGE_SIZE)
-        if self._gfn is not None:
-            self._ram.write(self._gfn * PAGE_SIZE, bytes(PAGE_SIZE))
-        self._gfn = gfn
-        self._refresh()
-        return True
+        mapped = self._physmap.map(self.page, gfn)
+        self.refresh()
+        return mapped
 
     def latch_width(self, *, wide: bool) -> None:
         """Take the layout of the caller's width, as Xen does on the hypercall-page MSR and on CALLBACK_IRQ."""
         self.layout = abi.LAYOUT_64 if wide else abi.LAYOUT_32
-        self._refresh()
+        self.refresh()
 
     def register_vcpu_info(self, vcpu: int, gfn: int, offset: int) -> int:
         """Move a vCPU's info to a place of the guest's choosing; errors as VCPUOP_register_vcpu_info gives them."""
@@ -92,14 +85,15 @@ class SharedInfo:
 
     @property
     def _page(self) -> int:
-        return ctypes.addressof(self._own) if self._gfn is None else self._host(self._gfn * PAGE_SIZE)
+        return self._physmap.host(self.page)
 
     def _host(self, gpa: int) -> int:
         host = self._ram.host_address(gpa)
         assert host is not None
         return host
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Write the times anew, wherever the page and the vcpu_infos are now."""
         for vcpu in range(self._vcpus):
             self._write_time(vcpu)
         self._write_wallclock()

@@ -1,4 +1,7 @@
-"""The timers of vcpu_op: a singleshot and a periodic one for each vCPU, both VIRQ_TIMER (xen/common/sched/core.c)."""
+"""Timers: of vcpu_op a singleshot and a periodic one for each vCPU, both VIRQ_TIMER; and alarms for our own use.
+
+xen/common/sched/core.c.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class Timers:
         self._single: dict[int, int] = {}
         self._period: dict[int, int] = {}
         self._ticked: dict[int, int] = {}  # when the last tick was
+        self._alarms: dict[int, dict[str, tuple[int, Callable[[], None]]]] = {}
 
     def set_single(self, vcpu: int, deadline: int | None) -> None:
         """Arm or disarm the singleshot timer; a past deadline fires at once."""
@@ -42,6 +46,18 @@ class Timers:
             self._period[vcpu] = period
         self.look(vcpu)
 
+    def set_alarm(self, vcpu: int, name: str, deadline: int | None, ring: Callable[[], None] | None = None) -> None:
+        """Call ring once at a time, by the thread that runs a vCPU; None for the time cancels the alarm of that name.
+
+        An alarm rings whatever the vCPU does, and at once if its time has passed.
+        """
+        alarms = self._alarms.setdefault(vcpu, {})
+        was = alarms.pop(name, None)
+        if deadline is not None and ring is not None:
+            alarms[name] = (deadline, ring)
+        if was or deadline is not None:
+            self.look(vcpu)
+
     def runstate_changed(self, vcpu: int) -> None:
         """Go on ticking, or do not: the vCPU runs now, or does not."""
         if vcpu in self._period:
@@ -54,7 +70,13 @@ class Timers:
             del self._single[vcpu]
             self._raise(vcpu)
         next_tick = self._tick(vcpu, now)
-        self._host.arm(vcpu, min((at for at in (self._single.get(vcpu), next_tick) if at is not None), default=None))
+        alarms = self._alarms.get(vcpu, {})
+        for name in [name for name, (at, _) in alarms.items() if at <= now]:
+            _, ring = alarms.pop(name, (0, None))  # gone, if an earlier one had it cancelled
+            if ring:
+                ring()
+        due = [at for at in (self._single.get(vcpu), next_tick) if at is not None]
+        self._host.arm(vcpu, min([*due, *(at for at, _ in alarms.values())], default=None))
 
     def _tick(self, vcpu: int, now: int) -> int | None:
         """Tick if it is time, and return when it is next."""

@@ -85,6 +85,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "uc_close": (c_int, (c_void_p,)),
     "uc_strerror": (ctypes.c_char_p, (c_int,)),
     "uc_mem_map_ptr": (c_int, (c_void_p, c_uint64, c_uint64, c_uint32, c_void_p)),
+    "uc_mem_unmap": (c_int, (c_void_p, c_uint64, c_uint64)),
     "uc_mmio_map": (c_int, (c_void_p, c_uint64, c_size_t, c_void_p, c_void_p, c_void_p, c_void_p)),
     "uc_emu_start": (c_int, (c_void_p, c_uint64, c_uint64, c_uint64, c_size_t)),
     "uc_emu_stop": (c_int, (c_void_p,)),
@@ -211,6 +212,10 @@ class Handle:
     def map_memory(self, gpa: int, size: int, host: int, protection: int) -> None:
         """Put host memory at a guest-physical address."""
         self.check(self.lib.uc_mem_map_ptr(self.uc, gpa, size, protection, host), f"mapping memory at {gpa:#x}")
+
+    def unmap(self, gpa: int, size: int) -> None:
+        """Take memory or I/O away, whole regions only; the time it takes grows with size. Not from inside a hook."""
+        self.check(self.lib.uc_mem_unmap(self.uc, gpa, size), f"unmapping {gpa:#x}")
 
     def map_io(self, gpa: int, size: int, read: Any, write: Any) -> None:
         """Give accesses to [gpa, gpa + size) to a MmioReadHook and a MmioWriteHook; their user data is gpa."""

@@ -8,7 +8,7 @@ cached address translations, in 2 us. Callbacks go to the vCPU whose turn it is.
 from __future__ import annotations
 
 from pvh.abi import x86
-from pvh.build.ram import GuestRam
+from pvh.build.ram import Block, GuestRam
 from pvh.engines.emulator import calibrate, native
 from pvh.engines.emulator import libunicorn as uc
 from pvh.engines.emulator.msr import allow_native
@@ -24,6 +24,7 @@ STOPPED_AT_SYSENTER = 0x1001
 
 # MAXPHYADDR of the guest: everything below that is not RAM is I/O.
 _ADDRESS_LIMIT = 1 << 40
+_NEAR = 2 << 20
 _RWX = uc.PROT_READ | uc.PROT_WRITE | uc.PROT_EXEC
 _FCW_RESET = 0x40
 _MXCSR_RESET = 0x1F80
@@ -71,6 +72,8 @@ class Processor:
         self.scratch = Scratch()
         allow_native(self.scratch)
         calibrate.enable_svm(self.handle, self.scratch)
+        self._io: dict[int, int] = {}  # regions of I/O: start, end
+        self._io_hooks = uc.MmioReadHook(self._on_read), uc.MmioWriteHook(self._on_write)
         self._map(ram)
         self._reset = uc.Context(self.handle)
         self.stopper = Stopper(self.handle)
@@ -87,15 +90,32 @@ class Processor:
 
     def _map(self, ram: GuestRam) -> None:
         """Show RAM to the processor, and take accesses to everything between and above."""
-        readers, writers = uc.MmioReadHook(self._on_read), uc.MmioWriteHook(self._on_write)
         at = 0
         for block in ram.blocks:
-            if at < block.gpa:
-                self.handle.map_io(at, block.gpa - at, readers, writers)
+            self._map_io(at, block.gpa)
             self.handle.map_memory(block.gpa, block.size, block.host, _RWX)
             at = block.end
-        if at < _ADDRESS_LIMIT:
-            self.handle.map_io(at, _ADDRESS_LIMIT - at, readers, writers)
+        self._map_io(at, _ADDRESS_LIMIT)
+
+    def _map_io(self, start: int, end: int) -> None:
+        if start < end:
+            self.handle.map_io(start, end - start, *self._io_hooks)
+            self._io[start] = end
+
+    def add(self, block: Block) -> bool:
+        """Show one more block of RAM to the processor, where there was I/O. Between runs."""
+        start = max((at for at in self._io if at <= block.gpa), default=None)
+        if start is None or self._io[start] < block.end:
+            return False
+        end = self._io.pop(start)
+        self.handle.unmap(start, end - start)
+        # Unmapping takes time for each page, so the next such block, which is likely to be near, gets a small region.
+        low, high = (max(start, block.gpa & -_NEAR), min(end, (block.end + _NEAR - 1) & -_NEAR))
+        for piece in ((start, low), (low, block.gpa), (block.end, high), (high, end)):
+            self._map_io(*piece)
+        self.handle.map_memory(block.gpa, block.size, block.host, _RWX)
+        self.handle.flush_tlb()
+        return True
 
     def _add_hooks(self, control: native.ControlBlock | None) -> None:
         add = self.handle.hook

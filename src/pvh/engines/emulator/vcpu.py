@@ -115,9 +115,18 @@ class EmulatorVcpu:
         """Have run() go on where park() stopped it."""
         self._parked = False
 
-    def waits_for_sipi(self) -> None:
+    def doze(self) -> None:
+        """Do nothing: whoever runs the vCPU knows of every interrupt."""
+
+    def rouse(self) -> None:
+        """Do nothing, as there is no dozing here."""
+
+    def awaits(self) -> None:
         """Tell nothing: there is no local APIC here."""
         return
+
+    def ignore_sipi(self) -> None:
+        """Do nothing: no SIPI comes here."""
 
     def tsc(self) -> int:
         """Return what RDTSC would give now; from any thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pvh.build.image import Image
+from pvh.build.ram import Block
 from pvh.engines.emulator.calibrate import Layout
 from pvh.engines.emulator.cpuid import CpuidLookup
 from pvh.engines.emulator.native import host_tsc
@@ -37,6 +38,10 @@ class EmulatorVm:
     def hypercall_stub(self, number: int) -> bytes:
         """Return the hypercall page's code for one call."""
         return b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x01\xc1\xc3"  # mov $number, %eax ; vmcall ; ret
+
+    def map(self, block: Block) -> bool:
+        """Show the guest another block of RAM."""
+        return self.processor.add(block)
 
     def written(self, gpa: int, size: int) -> None:  # noqa: ARG002  translated code cannot be forgotten by physical address
         """Have code forgotten that the host may have changed."""

@@ -1,9 +1,10 @@
-"""A vCPU that is down, yet listens to INIT and SIPI: the local APIC is KVM's, so the vCPU waits inside KVM_RUN.
+"""What has a vCPU execute nothing: the local APIC is KVM's, so the vCPU waits inside KVM_RUN.
 
-Down is spelled HALTED with IF clear, which no interrupt ends, but an INIT does. Whether one came, or a SIPI, is only
-known to the thread that runs the vCPU; others ask it by a kick.
+Down is spelled HALTED with IF clear, which no interrupt ends, but an INIT does. So is a guest's own HLT with interrupts
+off, of which KVM says nothing. What the vCPU awaits is only known to the thread that runs it; others ask it by a kick.
 An NMI would end HALTED all the same, and KVM spins when one is pending where a vCPU waits for a SIPI: it takes such an
 NMI for an event, and the vCPU cannot. So NMIs wait here until the vCPU runs.
+KVM heeds a SIPI in INIT_RECEIVED alone, and an INIT turns UNINITIALIZED into that (kvm/lapic.c, kvm_apic_accept_events).
 """
 
 from __future__ import annotations
@@ -13,84 +14,150 @@ import threading
 from pvh.abi.x86 import RFLAGS_IF
 from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm import state as registers
+from pvh.hints import TYPE_CHECKING
 
-_WAITING = (kvm.MP_STATE_UNINITIALIZED, kvm.MP_STATE_INIT_RECEIVED)
-_RFLAGS_AT = 17 * 8
+if TYPE_CHECKING:
+    from pvh.engines.engine import Awaits
+
+_APIC: dict[int, Awaits] = {kvm.MP_STATE_UNINITIALIZED: "init", kvm.MP_STATE_INIT_RECEIVED: "sipi"}
+_RIP_AT, _RFLAGS_AT = 16 * 8, 17 * 8
 _ANSWER_SECONDS = 1.0  # a vCPU thread that is starved of host time this long is taken to be where it was
 
 
 class Parking:
-    """Where one vCPU stands: parked or not, and what the local APIC did with it."""
+    """Where one vCPU stands. For its own thread outside KVM_RUN, but ask(), wait(), stands and ignore_sipi().
+
+    stands  what it awaits: the truth while its thread is outside KVM_RUN
+    """
 
     def __init__(self, fd: int, *, waits: bool) -> None:
-        """Begin as KVM makes a vCPU: the first runs, others wait for a SIPI."""
+        """Begin as KVM makes a vCPU: the first runs, others wait for an INIT."""
+        self.stands: Awaits = "init" if waits else "nothing"
         self._fd = fd
-        self._waits = waits
-        self.asked = False  # some thread waits for learn()
+        self._asked = self._deaf = False
         self._answered = threading.Event()
-        self._was: tuple[int, int] | None = None  # RFLAGS and MP state before park()
+        self._was: tuple[int, int] | None = None  # RFLAGS.IF and MP state before park()
+        self._dozes_at: int | None = None  # RIP
         self._nmi = False  # one waits for the vCPU to run
 
     def park(self) -> None:
-        """Have KVM_RUN execute nothing. From the vCPU's thread, outside KVM_RUN."""
-        if self._was is None and not self.learn():
-            self._was = self._swap_flags(0), self._mp_state()
+        """Have KVM_RUN execute nothing. A HLT with interrupts off is over then."""
+        stood = self.learn()
+        if stood in ("nothing", "nmi"):
+            state = kvm.MP_STATE_RUNNABLE if stood == "nmi" else self._mp_state()
+            self._was = self._swap_flags(0) & RFLAGS_IF, state
             self._set_mp_state(kvm.MP_STATE_HALTED)
+            self.stands = "resume"
 
     def resume(self) -> None:
-        """Undo park(), unless an INIT did. From the vCPU's thread, outside KVM_RUN."""
-        was, self._was = self._was, None
-        if was is not None and not self.learn():
-            self._swap_flags(was[0] & RFLAGS_IF)
-            self._set_mp_state(was[1])
+        """Undo park(), unless an INIT did; or go on behind a HLT with interrupts off."""
+        stood = self.learn()
+        if stood == "resume" and self._was:
+            interrupts, state = self._was
+            self._was = None
+            self._swap_flags(interrupts)
+            self._set_mp_state(state)
+        elif stood == "nmi":
+            self._set_mp_state(kvm.MP_STATE_RUNNABLE)
         self.hand_nmi_over()
 
+    def doze(self) -> None:
+        """Have KVM_RUN wait for an interrupt, as in HLT."""
+        if self.learn() == "nothing":
+            self._dozes_at = self._rip_and_flags()[0]
+            self._set_mp_state(kvm.MP_STATE_HALTED)
+
+    def rouse(self) -> None:
+        """Undo doze(), unless an interrupt did."""
+        stood = self.learn()
+        if self._dozes_at is None or self._rip_and_flags()[0] != self._dozes_at:
+            return
+        self._dozes_at = None
+        if stood == "resume" and self._was:
+            self._was = self._was[0], kvm.MP_STATE_RUNNABLE
+        else:
+            self._set_mp_state(kvm.MP_STATE_RUNNABLE)
+
     def nmi(self) -> None:
-        """Make an NMI pending, now or once the vCPU runs. From the vCPU's thread, outside KVM_RUN."""
+        """Make an NMI pending, now or once the vCPU runs."""
         self._nmi = True
         self.hand_nmi_over()
 
     def hand_nmi_over(self) -> None:
-        """Let KVM have the NMI that waits, if the vCPU runs now. From the vCPU's thread, outside KVM_RUN."""
-        if self._nmi and self._was is None and not self.learn():
+        """Let KVM have the NMI that waits, if the vCPU runs now."""
+        if self._nmi and self.learn() == "nothing":
             self._nmi = False
             kvm.must("an NMI", self._fd, kvm.NMI)
 
     def forget(self) -> None:
         """Note that the vCPU was loaded anew."""
-        self._was = None
-        self._waits = False
+        self._was = self._dozes_at = None
+        self._know("nothing")
         self.hand_nmi_over()
 
-    def learn(self) -> bool:
-        """Find out whether the vCPU waits for a SIPI, and tell who asked. From the vCPU's thread, outside KVM_RUN."""
-        self._waits = self._mp_state() in _WAITING
-        self.asked = False
-        self._answered.set()
-        return self._waits
+    def ran(self) -> None:
+        """Note that the vCPU has executed something."""
+        if self._asked or self.stands != "nothing":
+            self._was = None
+            self._know("nothing")
+            self.hand_nmi_over()
+
+    def learn(self) -> Awaits:
+        """Find out what the vCPU awaits, and tell who asked."""
+        state = self._mp_state()
+        if self._deaf and state == kvm.MP_STATE_INIT_RECEIVED:
+            state = kvm.MP_STATE_UNINITIALIZED
+            self._set_mp_state(state)
+        self._deaf = False
+        return self._know(self._meaning(state))
 
     def ask(self) -> None:
-        """Announce a question to the vCPU's thread, which is about to be kicked."""
+        """Have the next learn() or ran() answer. From any thread, which then kicks the vCPU's and waits."""
         self._answered.clear()
-        self.asked = True
+        self._asked = True
 
-    def answer(self) -> bool:
-        """Wait for the answer to ask()."""
+    def wait(self) -> None:
+        """Wait for the answer to ask(): what stands says then."""
         self._answered.wait(_ANSWER_SECONDS)
-        return self._waits
 
-    def known(self) -> bool:
-        """Return what is known without asking: the truth while the vCPU's thread is outside KVM_RUN."""
-        return self._waits
+    def ignore_sipi(self) -> None:
+        """Have a vCPU that awaits a SIPI await an INIT instead, from the next learn() on. From any thread."""
+        self._deaf = True
+        if self.stands == "sipi":
+            self.stands = "init"
+
+    def _meaning(self, state: int) -> Awaits:
+        if state != kvm.MP_STATE_HALTED:
+            self._was = self._dozes_at = None
+            return _APIC.get(state, "nothing")
+        if self._was:
+            return "resume"
+        rip, flags = self._rip_and_flags()
+        return "nothing" if flags & RFLAGS_IF or rip == self._dozes_at else "nmi"
+
+    def _know(self, stands: Awaits) -> Awaits:
+        self.stands = stands
+        if self._asked:
+            self._asked = False
+            self._answered.set()
+        return stands
+
+    def _rip_and_flags(self) -> tuple[int, int]:
+        regs = self._regs()
+        return kvm.U64.unpack_from(regs, _RIP_AT)[0], kvm.U64.unpack_from(regs, _RFLAGS_AT)[0]
 
     def _swap_flags(self, interrupts: int) -> int:
         """Set RFLAGS.IF; return RFLAGS as they were."""
-        regs = bytearray(registers.REGS.size)
-        kvm.must("reading the general registers", self._fd, kvm.GET_REGS, regs)
+        regs = self._regs()
         flags: int = kvm.U64.unpack_from(regs, _RFLAGS_AT)[0]
         kvm.U64.pack_into(regs, _RFLAGS_AT, flags & ~RFLAGS_IF | interrupts)
         kvm.must("the general registers", self._fd, kvm.SET_REGS, regs)
         return flags
+
+    def _regs(self) -> bytearray:
+        regs = bytearray(registers.REGS.size)
+        kvm.must("reading the general registers", self._fd, kvm.GET_REGS, regs)
+        return regs
 
     def _mp_state(self) -> int:
         state = bytearray(4)

@@ -33,8 +33,12 @@ from pvh.engines.kvm.hypercall_page import OUT, PORT, Sites
 from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.parking import Parking
 from pvh.errors import EngineError
+from pvh.hints import TYPE_CHECKING
 from pvh.kernel.source import FileSource
 from pvh.record import dataclass
+
+if TYPE_CHECKING:
+    from pvh.engines.engine import Awaits
 
 _MASK64 = (1 << 64) - 1
 
@@ -100,7 +104,12 @@ class KvmVcpu:
         kvm.must("the CPUID table", self._fd, kvm.SET_CPUID2, table)
 
     def load(self, state: CpuState) -> None:
-        """Set every register; what the record does not hold gets its reset value. A waiting vCPU becomes runnable."""
+        """Set every register; what the record does not hold gets its reset value. A waiting vCPU becomes runnable.
+
+        But not where an INIT came last: it overtook whoever wanted the vCPU loaded.
+        """
+        if self._parking.learn() == "sipi":
+            return
         registers.write(self._fd, state, fresh=self._fresh)
         self._run[kvm.RUN_DIRTY_REGS] = 0
         self._ended = False
@@ -114,15 +123,29 @@ class KvmVcpu:
         """Have run() go on where park() stopped it."""
         self._parking.resume()
 
-    def waits_for_sipi(self) -> bool:
-        """Whether KVM's local APIC has the vCPU wait for a SIPI; from any thread but its own."""
+    def doze(self) -> None:
+        """Wait inside KVM_RUN for an interrupt or rouse()."""
+        self._parking.doze()
+
+    def rouse(self) -> None:
+        """Go on behind the hypercall, if no interrupt had it do so."""
+        self._parking.rouse()
+
+    def awaits(self) -> Awaits:
+        """Return what has the vCPU execute nothing; from any thread, callers taking turns."""
         thread = self._thread
-        if not (self._entered and thread):
-            return self._parking.known()
-        self._parking.ask()
-        self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
-        kick.knock(thread)
-        return self._parking.answer()
+        self._parking.ask()  # before the look at _entered: the vCPU's thread does both the other way round
+        if self._entered and thread:
+            self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
+            kick.knock(thread)
+            self._parking.wait()
+        return self._parking.stands
+
+    def ignore_sipi(self) -> None:
+        """Have a waiting vCPU await an INIT, if it has had one; from any thread, callers taking turns."""
+        self._parking.ignore_sipi()
+        self._run[kvm.RUN_IMMEDIATE_EXIT] = 1  # if its thread is outside KVM_RUN, it learns of this at the entry
+        self.awaits()
 
     def nmi(self) -> None:
         """Make an NMI pending; one that finds the vCPU down waits until it runs."""
@@ -152,26 +175,25 @@ class KvmVcpu:
     def _enter(self) -> bool:
         """Enter the guest until an exit; False when it was a kick that ended it."""
         while True:
+            interrupted = False
             self._entered = True
             try:
                 ioctl(self._fd, kvm.RUN, 0)
-            except InterruptedError:
-                if self._run[kvm.RUN_IMMEDIATE_EXIT]:
-                    self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
-                    if not self._kicked:
-                        continue
-                    self._kicked = False
-                    return False
-            except BlockingIOError:
-                self._parking.hand_nmi_over()  # EAGAIN: an AP got its SIPI, the next entry starts it
+            except (InterruptedError, BlockingIOError):  # a kick; EAGAIN: an AP got an INIT or a SIPI
+                interrupted = True
             except OSError as error:
                 self._host_failed(error)
-            else:
-                return True
             finally:
                 self._entered = False
-                if self._parking.asked:
-                    self._parking.learn()
+            if not interrupted:
+                self._parking.ran()
+                return True
+            self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
+            self._parking.learn()
+            self._parking.hand_nmi_over()
+            if self._kicked:
+                self._kicked = False
+                return False
 
     def _host_failed(self, error: OSError) -> None:
         if error.errno == errno.EFAULT:

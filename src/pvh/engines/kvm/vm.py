@@ -6,7 +6,7 @@ import ctypes
 import os
 
 from pvh.build.image import Image
-from pvh.build.ram import GuestRam
+from pvh.build.ram import Block, GuestRam
 from pvh.engines.engine import CpuidTable
 from pvh.engines.kvm import cpuid, hypercall_page, patch
 from pvh.engines.kvm import ioctl as kvm
@@ -66,6 +66,7 @@ class KvmVm:
         self._sites = hypercall_page.Sites()
         self._trap = hypercall_page.OUT
         self._fd = make_vm(dev, image.ram)
+        self._slots = len(image.ram.blocks)
         self._interrupts = Interrupts(self._fd)
         try:
             if image.plan.options.platform == "xen":
@@ -102,6 +103,16 @@ class KvmVm:
     def hypercall_stub(self, number: int) -> bytes:
         """Return the 32 bytes of the hypercall page that make hypercall `number` an exit of this engine."""
         return hypercall_page.stub(number, self._trap)
+
+    def map(self, block: Block) -> bool:
+        """Show the guest another block of RAM; False when KVM has no slot left for it."""
+        region = kvm.USER_MEMORY_REGION.pack(self._slots, 0, block.gpa, block.size, block.host)
+        try:
+            kvm.call(self._fd, kvm.SET_USER_MEMORY_REGION, region)
+        except OSError:
+            return False
+        self._slots += 1
+        return True
 
     def written(self, gpa: int, size: int) -> None:
         """Take notice that the host wrote guest memory: a page with this engine's stubs is a hypercall page now."""
