@@ -93,14 +93,14 @@ def table(field: list[Contestant], times: dict[str, list[float]]) -> list[str]:
     return rows
 
 
-def surroundings(arguments: list[str]) -> dict[str, object]:
-    """Return what a figure depends on."""
+def surroundings(module: str, arguments: list[str]) -> dict[str, object]:
+    """Return what a figure of a benchmark depends on."""
     first = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     models = [line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line]
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": ["python", "-m", "bench.startup", *arguments],
+        "command": ["python", "-m", module, *arguments],
         "pvh": f"{version('pvh')}, {commit.stdout.strip()}",
         "qemu": first.splitlines()[0],
         "python": platform.python_version(),
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
     times = measure(field, options.rounds)
     rows = table(field, times)
     result = {
-        **surroundings(argv),
+        **surroundings("bench.startup", argv),
         "commands": {contestant.name: contestant.command for contestant in field},
         "milliseconds": {name: [round(took, 2) for took in taken] for name, taken in times.items()},
         "table": rows,
