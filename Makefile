@@ -88,9 +88,19 @@ bench: setup ## start-up against QEMU's, interleaved, into bench/results
 	$(BIN)/python -m bench.startup
 
 accept: setup specimens bench ## campaigns by hand: hours of fuzzing, the figures of the README
-	@log=bench/results/accept-$$(date +%F).log
+	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 gcc=gcc
+	today=$$(date +%F) log=bench/results/accept-$$today.log
 	{ date --iso-8601=seconds; $(BIN)/pip freeze; } > "$$log"
 	PVH_SPECIMENS=required PVH_FUZZ=100 $(BIN)/pytest -n $(JOBS) -m 'not browser and not nested' 2>&1 | tee -a "$$log"
+	$(BIN)/python -m bench.hypercall
+	$(BIN)/python -m bench.accept
+	$(BIN)/python -m bench.accept --nested
+	# A million random vcpu_op calls on each engine that is here (a KVM without hardware below has no paged 32-bit code).
+	$(BIN)/python tests/fuzz/run_vcpu_fuzz.py --json bench/results/accept-vcpu-fuzz-emulator-$$today.json
+	if [ -w /dev/kvm ]; then
+	  $(BIN)/python tests/fuzz/run_vcpu_fuzz.py --engine kvm --each 5000 --words nopaged \
+	    --json bench/results/accept-vcpu-fuzz-kvm-$$today.json
+	fi
 
 clean: ## remove what make made
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
