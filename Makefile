@@ -88,7 +88,7 @@ bench: setup ## start-up against QEMU's, interleaved, into bench/results
 	$(BIN)/python -m bench.startup
 
 accept: setup specimens bench ## campaigns by hand: hours of fuzzing, the figures of the README
-	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 gcc=gcc
+	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 gcc=build-essential
 	today=$$(date +%F) log=bench/results/accept-$$today.log
 	{ date --iso-8601=seconds; $(BIN)/pip freeze; } > "$$log"
 	PVH_SPECIMENS=required PVH_FUZZ=100 $(BIN)/pytest -n $(JOBS) -m 'not browser and not nested' 2>&1 | tee -a "$$log"
