@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import termios
+import threading
+from contextlib import suppress
 
 from pvh.cli.terminal import in_background
 from pvh.hints import TYPE_CHECKING
@@ -35,20 +37,33 @@ class RawTerminal:
         self._saved = termios.tcgetattr(fd)
         self._guardian = 0
         self._line = -1
+        self._raw = True
 
     def __enter__(self) -> None:
-        """Make it raw, and again whenever a stopped job goes on: its shell has set it otherwise."""
+        """Make it raw."""
         self._guard()
-        signal.signal(signal.SIGCONT, lambda *_: self._set_raw())
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCONT,))
+        threading.Thread(target=self._stay_raw, daemon=True).start()
         self._set_raw()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Give the old settings back."""
-        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        self._raw = False
         self._restore()
-        os.write(self._line, b".")
+        with suppress(OSError):  # somebody may have killed it
+            os.write(self._line, b".")
         os.close(self._line)
         os.waitpid(self._guardian, 0)
+
+    def _stay_raw(self) -> None:
+        """Make it raw again whenever a stopped job goes on, as its shell has set it otherwise.
+
+        By a thread, since the main one hears of this signal only when it is woken for something else.
+        """
+        while True:
+            signal.sigwait((signal.SIGCONT,))
+            if self._raw:
+                self._set_raw()
 
     def _set_raw(self) -> None:
         if in_background(self._fd):

@@ -94,8 +94,8 @@ def _run(argv: list[str]) -> int:
     options = boot_options(parsed)
     inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
     _keep(inputs, {"--trace": options.trace, "--core": options.core})
+    fd = open_input(parsed.input, taken="-" in inputs[:-2])  # first: a closed standard input gets a file's descriptor
     kernel = read_kernel(parsed.kernel)
-    fd = open_input(parsed.input, taken="-" in inputs[:-2])
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
     options = _for_linux(options, kernel, parsed, session.source)
