@@ -133,6 +133,7 @@ def test_a_message_longer_than_the_protocols_ends_the_connection() -> None:
     page.put(read(HOME) + struct.pack(wire.HEADER, wire.WRITE, 0, 0, wire.PAYLOAD_MAX + 1) + read(HOME))
     page.ring.serve()
     assert (page.get(ERROR), page.notified) == (3, 1)  # XENSTORE_ERROR_PROTO
+    assert page.take() == message(wire.READ, b""), "what came before it is answered, what comes behind it is not"
     page.put(read(HOME))
     page.ring.serve()
     page.ring.push()
@@ -173,6 +174,17 @@ def test_a_guest_may_reconnect() -> None:
     page.ring.serve()
     assert [page.get(offset) for offset in (REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD, CONNECTION, ERROR)] == [0] * 6
     assert page.converse(read(HOME, 9)) == [(wire.READ, 9, 0, b"")]
+    assert page.converse(message(wire.WATCH, b"a\0t\0")) == [
+        (wire.WATCH, 0, 0, OK),
+        (wire.WATCH_EVENT, 0, 0, b"a\0t\0"),
+    ]
+
+
+def test_reconnecting_forgets_what_was_under_way() -> None:
+    page = Page()
+    page.converse(message(wire.WATCH, b"a\0t\0") + b"half a head")
+    page.set(CONNECTION, 1)
+    page.ring.serve()
     assert page.converse(message(wire.WATCH, b"a\0t\0")) == [
         (wire.WATCH, 0, 0, OK),
         (wire.WATCH_EVENT, 0, 0, b"a\0t\0"),

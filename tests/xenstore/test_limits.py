@@ -106,6 +106,15 @@ def test_memory_then_only_giving_some_back_is_possible(client: Client) -> None:
     assert client.write("b") == OK
 
 
+def test_overwriting_takes_no_more(client: Client) -> None:
+    tx = client.start()
+    client.write("a", b"x" * 1900, tx)
+    before = client.guest.memory
+    for _ in range(2000):
+        assert client.write("a", b"y" * 1900, tx) == OK
+    assert client.guest.memory == before
+
+
 def test_events_that_nobody_reads_are_dropped(client: Client) -> None:
     for number in range(100):
         client.watch("/", b"%03d" % number + b"t" * 2000)

@@ -42,6 +42,11 @@ def test_a_path_outside_of_domains_has_as_many(length: int, *, valid: bool) -> N
             resolve(path, HOME)
 
 
+def test_no_path_is_longer_than_3072_bytes(client: Client) -> None:
+    assert client.read(f"/local/domain/{'1' * 5}/{'a' * 2048}") == "EACCES"
+    assert client.read(f"/local/domain/{'1' * 3053}/a") == "EINVAL"
+
+
 def test_special_nodes_are_for_watches_and_permissions_only(client: Client) -> None:
     assert client.read("@releaseDomain") == "EINVAL"
     assert client.watch("@releaseDomain") == OK

@@ -6,6 +6,7 @@ import pytest
 
 from pvh.abi import xenstore_wire as wire
 from pvh.xenstore import limits
+from pvh.xenstore.permissions import WRITE, Permission
 from xenstore.xsclient import HOME, OK, Client
 
 
@@ -149,6 +150,30 @@ def test_a_removal_is_told_of_by_what_it_was(client: Client) -> None:
     client.rm("a/b", tx)
     client.end(tx)
     assert sorted(client.told()) == [("a/b", b"inner"), ("a/b", b"outer"), ("a/b/c", b"innermost")]
+
+
+def test_what_was_written_before_it_was_removed_is_told_to_all_above(client: Client) -> None:
+    """transaction.c, queue_watches: an event for an exact path does not replace one for all."""
+    client.write("a/b/c")
+    client.watch("a/b")
+    client.told()
+    tx = client.start()
+    client.write("a/b/c", b"new", tx)
+    client.rm("a", tx)
+    client.end(tx)
+    assert sorted(client.told()) == [("a/b", b"t"), ("a/b/c", b"t")]
+
+
+def test_the_parent_of_what_was_removed_in_a_transaction_gives_no_right_to_be_told(client: Client) -> None:
+    """watch.c, watch_permitted: of a node that is not there any more, only what it was before counts."""
+    client.put("/secret/open/drop", b"", (Permission(0), Permission(1, WRITE)))
+    client.watch("/secret/open")
+    client.told()
+    tx = client.start()
+    assert client.rm("/secret/open/drop", tx) == OK
+    assert client.end(tx) == OK
+    assert client.value("/secret/open/drop") is None
+    assert client.told() == []
 
 
 def test_a_removed_tree_can_be_made_again_in_one_transaction(client: Client) -> None:

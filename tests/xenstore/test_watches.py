@@ -130,10 +130,19 @@ def test_whoever_loses_the_right_to_read_is_told_once_more(client: Client) -> No
     client.put("/secret/mine", b"", (Permission(0), Permission(1, READ)))
     client.watch("/secret/mine")
     client.told()
-    client.put("/secret/mine", b"", (Permission(0),))
+    client.store.set_permissions(0, client.store.tree, "/secret/mine", (Permission(0),))
     assert client.told() == [("/secret/mine", b"t")]
     client.put("/secret/mine", b"again")
     assert client.told() == []
+
+
+def test_children_go_before_their_parents(client: Client) -> None:
+    """So that the parent still says who may be told of a child that he may not read (core.c, delnode_sub)."""
+    client.put("/secret/open/hidden", b"", (Permission(0),))
+    client.watch("/secret/open/hidden")
+    client.told()
+    client.store.remove(0, client.store.tree, "/secret/open")
+    assert client.told() == [("/secret/open/hidden", b"t")]
 
 
 def test_an_event_longer_than_a_message_is_dropped(client: Client) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pvh.abi.errno import EINVAL
-from pvh.abi.xenstore_wire import ABS_PATH_MAX, REL_PATH_MAX
+from pvh.abi.xenstore_wire import REL_PATH_MAX
 from pvh.xenstore.refusal import Refusal
 
 _VALID = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-/_@"
@@ -26,9 +26,8 @@ def resolve(path: bytes, base: str, *, special: bool = False) -> str:
         raise Refusal(EINVAL)
     text = path.decode("ascii")
     full = text if text[:1] in ("/", "@") else f"{base}/{text}"
-    if (full != "/" and full.endswith("/")) or "//" in full or len(full) > ABS_PATH_MAX:
-        raise Refusal(EINVAL)
-    if len(_below_a_domain(full)) > REL_PATH_MAX:
+    # No path so long as ABS_PATH_MAX passes this: at most a domain's own path is in front.
+    if (full != "/" and full.endswith("/")) or "//" in full or len(_below_a_domain(full)) > REL_PATH_MAX:
         raise Refusal(EINVAL)
     return full
 
@@ -36,7 +35,8 @@ def resolve(path: bytes, base: str, *, special: bool = False) -> str:
 def _below_a_domain(path: str) -> str:
     """Return what xs_wire.h limits as a relative path: the part below any domain's own path, or else the whole."""
     words = path.split("/", 4)
-    return words[4] if len(words) == 5 and words[1:3] == ["local", "domain"] and words[3].isdigit() else path
+    in_domain = len(words) == 5 and words[1:3] == ["local", "domain"] and words[3].isdigit() and len(words[3]) <= 5
+    return words[4] if in_domain else path
 
 
 def parent(path: str) -> str:

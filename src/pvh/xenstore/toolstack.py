@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 
 from pvh.hints import TYPE_CHECKING
 from pvh.xenstore.paths import resolve
-from pvh.xenstore.permissions import Permission
-from pvh.xenstore.refusal import Refusal
 
 if TYPE_CHECKING:
     from pvh.xenstore.permissions import Permissions
@@ -83,11 +81,3 @@ class Access:
 
     def _path(self, path: str) -> str:
         return resolve(path.encode(), self._store.guest.base)
-
-
-def read_only(domid: int) -> Permissions:
-    """Return permissions of what the toolstack owns and a domain may read."""
-    return (Permission(0), Permission(domid, 1))
-
-
-__all__ = ["Access", "Refusal", "read_only"]
