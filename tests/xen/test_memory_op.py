@@ -297,3 +297,29 @@ def test_a_range_moves_page_by_page(guest: Guest) -> None:
     assert guest.op(MEMORY_OP, ADD_TO_PHYSMAP, layout, DOMID_SELF, 2, 3, GFN, GFN + 4) == -EINVAL
     if guest.bits == 64:
         assert guest.op(MEMORY_OP, ADD_TO_PHYSMAP | 1 << 22, layout, DOMID_SELF, 2, 3, GFN, GFN) == -33
+
+
+def set_memory_map(guest: Guest, count: int, domid: int = DOMID_SELF, buffer: int = BUFFER) -> int:
+    """Struct xen_foreign_memory_map: 24 bytes, 12 for 32-bit callers."""
+    return guest.op(MEMORY_OP, 13, "<H6xI4xQ" if guest.bits == 64 else "<H2xII", domid, count, buffer)
+
+
+def test_a_guest_may_set_its_own_memory_map(guest: Guest) -> None:
+    guest.put("<QQIQQI", BUFFER, 0, 0x1000, 1, 0x2000, 0x3000, 2)
+    assert set_memory_map(guest, 2) == 0
+    guest.ram.write(BUFFER, bytes(60))
+    assert memory_map(guest, 8) == 0
+    assert guest.get("<I", ARG) == (2,)
+    assert guest.get("<QQIQQIQ", BUFFER) == (0, 0x1000, 1, 0x2000, 0x3000, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "domid", "buffer", "wanted"),
+    [(1025, DOMID_SELF, 0, -EINVAL), (1, 0, 0, -EPERM), (1, 9, 0, -ESRCH), (1, DOMID_SELF, RAM - 19, -EFAULT)],
+)
+def test_a_memory_map_that_is_refused_changes_nothing(
+    guest: Guest, count: int, domid: int, buffer: int, wanted: int
+) -> None:
+    assert set_memory_map(guest, count, domid, buffer) == wanted
+    memory_map(guest, 8)
+    assert guest.get("<I", ARG) == (len(MEMORY_MAP),)

@@ -11,6 +11,7 @@ POPULATE_PHYSMAP = 6
 ADD_TO_PHYSMAP = 7
 MEMORY_MAP = 9
 MACHINE_MEMORY_MAP = 10
+SET_MEMORY_MAP = 13
 MAXIMUM_GPFN = 14
 REMOVE_FROM_PHYSMAP = 15
 
@@ -33,6 +34,9 @@ MOST_ORDER = 9  # CONFIG_DOMU_MAX_ORDER: an unprivileged domain's largest extent
 # struct xen_memory_map, 32- and 64-bit callers
 MEMORY_MAP_32 = "<II"  # nr_entries, buffer
 MEMORY_MAP_64 = "<I4xQ"
+FOREIGN_MEMORY_MAP_32 = "<H2xII"  # domid, and a xen_memory_map
+FOREIGN_MEMORY_MAP_64 = "<H6xI4xQ"
+MOST_E820_ENTRIES = 1024
 E820_ENTRY = "<QQI"  # packed, 20 bytes
 
 ADD_TO_PHYSMAP_32 = "<HHIII"  # domid, size, space, idx, gpfn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from pvh.abi.event_channel import VIRQ_TIMER
 from pvh.abi.grant_table import REF_CONSOLE, REF_XENSTORE
 from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN
 from pvh.abi.hypercall import DOMID_SELF
+from pvh.abi.memory import E820_ENTRY
 from pvh.abi.sched import SHUTDOWN_WATCHDOG
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.devices.console import Console
@@ -54,6 +56,7 @@ class Domain:
         self.shutdown: int | None = None
         self.shutdown_code: int | None = None
         self.watchdogs: set[int] = set()
+        self.memory_map = b"".join(struct.pack(E820_ENTRY, e.addr, e.size, e.type) for e in image.plan.memory_map)
         self.clock = Clock(host)
         self.physmap = Physmap(self.ram, image.plan.ram, host.back)
         self.shared = SharedInfo(self.physmap, self.clock, self.vcpus)

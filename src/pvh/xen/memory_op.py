@@ -64,10 +64,20 @@ def _extent(domain: Domain, caller: Caller, command: int, extents: int, index: i
 def _memory_map(domain: Domain, caller: Caller, address: int) -> int:
     layout = abi.MEMORY_MAP_64 if caller.wide else abi.MEMORY_MAP_32
     room, buffer = caller.load(layout, address)
-    entries = domain.image.plan.memory_map[:room]
-    caller.memory.write(buffer, b"".join(struct.pack(abi.E820_ENTRY, e.addr, e.size, e.type) for e in entries))
-    caller.store(layout, address, len(entries), buffer)
+    size = struct.calcsize(abi.E820_ENTRY)
+    told = domain.memory_map[: room * size]
+    caller.memory.write(buffer, told)
+    caller.store(layout, address, len(told) // size, buffer)
     return 0
+
+
+def _set_memory_map(domain: Domain, caller: Caller, address: int) -> int:
+    """Take the map that memory_map gives from now on: GRUB makes one for the kernel that it starts."""
+    domid, count, buffer = caller.load(abi.FOREIGN_MEMORY_MAP_64 if caller.wide else abi.FOREIGN_MEMORY_MAP_32, address)
+    refusal = (-EINVAL if count > abi.MOST_E820_ENTRIES else 0) or domain.refuse(domid)
+    if not refusal:
+        domain.memory_map = caller.memory.read(buffer, count * struct.calcsize(abi.E820_ENTRY))
+    return refusal
 
 
 def _add_to_physmap(domain: Domain, caller: Caller, start: int, address: int) -> int:
@@ -155,6 +165,7 @@ _WITHOUT_START = {
     abi.MAXIMUM_RAM_PAGE: _maximum_ram_page,
     abi.CURRENT_RESERVATION: _current,
     abi.MAXIMUM_RESERVATION: _maximum,
+    abi.SET_MEMORY_MAP: _set_memory_map,
     abi.MAXIMUM_GPFN: _maximum_gpfn,
     abi.REMOVE_FROM_PHYSMAP: _remove_from_physmap,
     abi.MACHINE_MEMORY_MAP: _machine_memory_map,
