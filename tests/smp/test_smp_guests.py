@@ -94,11 +94,6 @@ def test_a_storm_of_up_and_down_ends_in_the_last_state_and_idle() -> None:
     assert 0 <= share < 0.25
 
 
-@pytest.mark.xfail(
-    strict=False,
-    raises=AssertionError,
-    reason="a call that follows UP before the AP's thread has loaded its state takes the AP for one that got an INIT",
-)
 def test_a_storm_on_kvm_ends_so_too() -> None:
     said, share, reason = storm("kvm")
     assert said == STORM, reason

@@ -34,15 +34,9 @@ def test_code_that_another_vcpu_changed_is_what_executes(root: Path, tmp_path: P
     assert wrong_inside(root, tmp_path, "selfmod:2") == {}
 
 
-@pytest.mark.xfail(strict=False, raises=AssertionError, reason="as test_a_storm_on_kvm_ends_so_too")
 def test_a_storm_ends_in_the_last_state(root: Path, tmp_path: Path) -> None:
     assert wrong_inside(root, tmp_path, "storm:3") == {}
 
 
-@pytest.mark.xfail(
-    strict=False,
-    raises=AssertionError,
-    reason="an INIT of a vCPU that is initialised and was never up leaves no trace in KVM's run state",
-)
 def test_every_case_of_vcpu_op_is_as_xen_answers_it(root: Path, tmp_path: Path) -> None:
     assert wrong_inside(root, tmp_path, "vcpuop:9") == {}

@@ -51,7 +51,8 @@ class FakeHost:
     injected: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     armed: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
     ended: list[int] = field(default_factory=list[int])
-    # of vCPUs: what came online and from which state, what went offline, who got an NMI; what they await, and who shall ignore SIPIs
+    # of vCPUs: what came online and from which state, what went offline, who got an NMI; what they await, and which
+    # shall ignore SIPIs
     started: list[tuple[int, CpuState | None]] = field(default_factory=list[tuple[int, "CpuState | None"]])
     stopped: list[int] = field(default_factory=list[int])
     nmis: list[int] = field(default_factory=list[int])

@@ -80,11 +80,11 @@ def test_a_thread_that_is_late_does_not_bring_a_vcpu_back(guest: Guest) -> None:
 
 def test_an_engines_own_sipi_and_init_count(guest: Guest) -> None:
     wait(guest, 1)
-    guest.host.waiting[1] = False
+    guest.host.awaited[1] = "nothing"
     guest.call(VCPU_OP, 3, 1, 0)
     assert ask(guest, 1)[:2] == (RUNNING, 1 * MS)
     wait(guest, 1)
-    guest.host.waiting[1] = True
+    guest.host.awaited[1] = "sipi"
     guest.call(VCPU_OP, 3, 1, 0)
     assert ask(guest, 1)[:2] == (OFFLINE, 2 * MS)
 

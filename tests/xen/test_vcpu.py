@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 
 from pvh.abi.hypercall import SCHED_OP, VCPU_OP
+from pvh.abi.sched import SHUTDOWN_POWEROFF
 from pvh.build.cpu_state import CpuState
 from pvh.xen.vcpu_entry import enter, sipi_state
 from xen.contexts import mode_32b, mode_64b
@@ -308,40 +309,75 @@ def test_a_state_that_hardware_refuses_is_a_crash_that_names_the_vcpu(guest: Gue
 
 
 class TestAnEnginesOwnApic:
-    """Where INIT and SIPI never reach the personality, it asks who waits for a SIPI."""
+    """Where INIT, SIPI and HLT never reach the personality, it asks what a vCPU awaits."""
 
     def test_a_sipi_brought_it_up(self, guest: Guest) -> None:
-        guest.host.waiting[1] = True
+        guest.host.awaited[1] = "sipi"
         assert is_up(guest, 1) == 0
-        guest.host.waiting[1] = False
+        guest.host.awaited[1] = "nothing"
         assert is_up(guest, 1) == 1
         assert initialise(guest, 1) == -EEXIST
         assert not guest.host.started
 
     def test_it_counts_among_the_running(self, guest: Guest) -> None:
-        guest.host.waiting[1] = False
+        guest.host.awaited[1] = "nothing"
         down(guest, 0)
         assert not guest.host.ended
 
-    @pytest.mark.parametrize("operations", [(initialise, up), (initialise, up, down)])
+    @pytest.mark.parametrize("operations", [(initialise,), (initialise, up), (initialise, up, down)])
     def test_an_init_made_it_wait(self, guest: Guest, operations: tuple[Operation, ...]) -> None:
         for operation in operations:
             operation(guest, 1)
-        guest.host.waiting[1] = True
+        guest.host.awaited[1] = "sipi"
         assert is_up(guest, 1) == 0
         assert initialise(guest, 1) == 0
 
+    def test_one_that_is_initialised_ignores_sipis(self, guest: Guest) -> None:
+        """vlapic_init_sipi_one: a SIPI does nothing where v->is_initialised; and EEXIST and EINVAL do not count."""
+        for context in (mode_32b(cr0=0), mode_32b(), mode_32b()):
+            initialise(guest, 1, context)
+        assert guest.host.deaf == [1]
+
     def test_one_that_waits_is_what_its_stage_says(self, guest: Guest) -> None:
-        """An initialised vCPU has not run yet, whatever state its APIC is in."""
+        """Its APIC was told to ignore SIPIs, and no INIT came."""
         initialise(guest, 1)
-        for waits in (True, False):
-            guest.host.waiting[1] = waits
-            assert is_up(guest, 1) == 0
-            assert initialise(guest, 1) == -EEXIST
+        guest.host.awaited[1] = "init"
+        assert is_up(guest, 1) == 0
+        assert initialise(guest, 1) == -EEXIST
         up(guest, 1)
+        assert is_up(guest, 1) == 1, "before its thread has loaded the state"
+        guest.host.awaited[1] = "nothing"
         assert is_up(guest, 1) == 1
+        guest.host.awaited[1] = "resume"
         down(guest, 1)
         assert is_up(guest, 1) == 0
+
+    @pytest.mark.parametrize("operations", [(), (initialise,), (initialise, up, down)])
+    def test_an_init_and_a_sipi_came_since(self, guest: Guest, operations: tuple[Operation, ...]) -> None:
+        for operation in operations:
+            operation(guest, 1)
+        guest.host.awaited[1] = "nothing"
+        assert is_up(guest, 1) == 1
+
+    @pytest.mark.parametrize("operations", [(), (initialise, up)])
+    def test_one_that_halted_with_interrupts_off_is_down(self, guest: Guest, operations: tuple[Operation, ...]) -> None:
+        """hvm_hlt: it goes on behind the HLT when it is brought up again."""
+        for operation in operations:
+            operation(guest, 1)
+        guest.host.awaited[1] = "nmi"
+        assert is_up(guest, 1) == 0
+        assert guest.host.stopped == [1]
+        assert not guest.host.ended
+        guest.host.awaited[1] = "resume"
+        up(guest, 1)
+        assert guest.host.started[-1] == (1, None)
+
+    def test_a_domain_is_off_once_all_have(self, guest: Guest) -> None:
+        sipi(guest, 1)
+        guest.host.awaited = {0: "nmi", 1: "nmi"}
+        assert not guest.domain.processors.is_up(0)
+        assert set(guest.host.ended) == {SHUTDOWN_POWEROFF}
+        assert guest.host.stopped == [0, 1]
 
 
 def test_a_storm_of_ups_and_downs_ends_in_the_right_stage(guest: Guest) -> None:

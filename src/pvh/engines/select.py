@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def choose(name: EngineName, report: Callable[[str], None]) -> Engine:
     """Return the engine of that name; for `auto`, KVM if its probe passes, else the emulator.
 
-    report is told in one line what a person should know: why `auto` did not take KVM, or what the KVM that was asked
-    for cannot execute. Raises NoEngine, which says what to do.
+    report is told in one line why `auto` did not take KVM. A KVM that was asked for is only tested once it breaks a
+    guest. Raises NoEngine, which says what to do.
     """
     if name == "emulator":
         return _emulator()
     if name == "kvm":
-        return _kvm(report)
+        return _kvm()
     engine, why_not = _tested_kvm()
     if engine is not None:
         return engine
@@ -46,17 +46,13 @@ def _emulator() -> Engine:
         raise NoEngine(f"the emulator does not work here: {error.cause}", hint=error.hint) from None
 
 
-def _kvm(report: Callable[[str], None]) -> Engine:
+def _kvm() -> Engine:
     from pvh.engines.kvm.engine import KvmEngine  # likewise
 
     try:
-        engine = KvmEngine()
+        return KvmEngine()
     except EngineError as error:
         raise NoEngine(error.cause, hint=error.hint) from None
-    failing = ", ".join(check.name for check in engine.probe.failing)
-    if failing:
-        report(f"this KVM fails at {failing}: a guest that needs them will not get far (pvh doctor tells more)")
-    return engine
 
 
 def _tested_kvm() -> tuple[Engine | None, str]:

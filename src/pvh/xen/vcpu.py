@@ -14,6 +14,7 @@ from pvh.xen.runstate import Runstate
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
+    from pvh.engines.engine import Awaits
     from pvh.xen.domain import Domain
 
 # Xen's is_initialised and _VPF_down: created is neither initialised nor up; down has run before.
@@ -29,12 +30,12 @@ class Step:
     request: Request
     to: Stage
     result: int = 0
-    act: Literal["start", "resume", "stop"] | None = None
+    act: Literal["start", "resume", "stop", "ignore-sipi"] | None = None
 
 
 # A pair that is not here changes nothing and returns 0: UP when up, DOWN when not, INIT before INITIALISE, SIPI after.
 STEPS: tuple[Step, ...] = (
-    Step("created", "initialise", "initialised"),
+    Step("created", "initialise", "initialised", act="ignore-sipi"),
     Step("created", "up", "created", -EINVAL),
     Step("created", "sipi", "up", act="start"),
     Step("initialised", "initialise", "initialised", -EEXIST),
@@ -50,12 +51,17 @@ STEPS: tuple[Step, ...] = (
 )
 _STEPS = {(step.at, step.request): step for step in STEPS}
 
-# Where an engine's own local APIC handles INIT and SIPI: what it means that a vCPU in a stage waits for a SIPI, or
-# does not. An initialised vCPU never ran, so it waits however its APIC was treated.
-_LEARNT: dict[tuple[Stage, bool], Stage] = {
-    ("created", False): "up",
-    ("up", True): "created",
-    ("down", True): "created",
+# Where an engine's own local APIC handles INIT and SIPI: what it means for a vCPU in a stage what it awaits. INIT and
+# SIPI may both have come; one that halts with interrupts off was up until then.
+_LEARNT: dict[tuple[Stage, Awaits], Stage] = {
+    ("created", "nothing"): "up",
+    ("created", "nmi"): "up",
+    ("initialised", "sipi"): "created",
+    ("initialised", "nothing"): "up",
+    ("initialised", "nmi"): "up",
+    ("up", "sipi"): "created",
+    ("down", "sipi"): "created",
+    ("down", "nothing"): "up",
 }
 
 _STOPPED: dict[Request, str] = {
@@ -122,6 +128,8 @@ class Vcpus:
             record.context = context
         if step.act == "stop":
             self._stop(vcpu, request)
+        elif step.act == "ignore-sipi":
+            self._domain.host.ignore_sipi(vcpu)
         elif step.act:
             self._run(vcpu, record.context if step.act == "start" else None)
         return step.result
@@ -131,12 +139,15 @@ class Vcpus:
         return _STEPS.get((stage, request)) or Step(stage, request, stage)
 
     def _stage(self, vcpu: int) -> Stage:
-        """Return the stage, after asking what an engine's own local APIC did."""
+        """Return the stage, after asking what an engine did without a word."""
         record = self._vcpus[vcpu]
-        waits = self._domain.host.waits_for_sipi(vcpu)
-        if waits is not None and (record.stage, waits) in _LEARNT:
-            record.stage = _LEARNT[record.stage, waits]
+        awaits = self._domain.host.awaits(vcpu)
+        if awaits and (record.stage, awaits) in _LEARNT:
+            record.stage = _LEARNT[record.stage, awaits]
             self._domain.enter_runstate(vcpu, RUNSTATE_RUNNING if record.stage == "up" else RUNSTATE_OFFLINE)
+        if awaits == "nmi" and record.stage == "up":
+            record.stage = "down"
+            self._stop(vcpu, "halt")
         return record.stage
 
     def _run(self, vcpu: int, context: CpuState | None) -> None:

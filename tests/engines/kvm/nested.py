@@ -1,4 +1,4 @@
-"""Runs inside (tools/nested): every scenario on the genuine KVM. One line each, `ok NAME` or `FAILED NAME: why`.
+"""Runs inside (tools/nested): every scenario and halt on the genuine KVM. Lines `ok NAME` or `FAILED NAME: why`.
 
 There is no disassembler inside: each occurrence of VMCALL's bytes counts as an instruction, which is true of these
 guests (test_patch.py).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 
+from engines.kvm.halts import HALTS
 from engines.kvm.scenarios import SCENARIOS, occurrences
 from pvh.engines.kvm import patch
 from pvh.engines.kvm.engine import KvmEngine
@@ -19,7 +20,7 @@ def main() -> int:
     patch.find_sites = occurrences
     engine = KvmEngine()
     failed = 0
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, *HALTS):
         try:
             scenario(engine)
         except Exception:  # noqa: BLE001 - the others shall run

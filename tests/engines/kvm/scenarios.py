@@ -14,7 +14,7 @@ from struct import pack
 from typing import Any, Self
 
 from engines.flat import FLAT_STATE, MEMORY, long_state
-from pvh.abi.x86 import MSR_LSTAR, MSR_PAT
+from pvh.abi.x86 import CR0_CD, CR0_NW, MSR_LSTAR, MSR_PAT
 from pvh.build.cpu_state import CpuState, TableRegister
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
@@ -360,6 +360,7 @@ def second_processor(engine: KvmEngine) -> None:
             thread.join(5)
         assert not any(thread.is_alive() for thread in threads), "a halted vCPU must leave when it is kicked"
         assert said == [(1, PortOut(FOUND, 2, AP_CODE >> 4))]
+        assert not run.vm.vcpus[1].state().cr0 & (CR0_CD | CR0_NW)
 
 
 def waiting_processor_leaves(engine: KvmEngine) -> None:

@@ -22,6 +22,16 @@ def test_the_host_does_not_show(kvm_device: int) -> None:
     assert not leaf.edx & 1 << 28, "HTT"
 
 
+def test_nested_virtualisation_does_not_show(kvm_device: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VMX and SVM (leaf 1 ECX[5], 0x80000001 ECX[2], leaf 0x8000000A): Xen refuses EFER.SVME and CR4.VMXE too."""
+    extended = CpuidEntry(0x80000001, None, 0, 0, 0xFFFFFFFF, 0)
+    found = (LEAF_1, extended, CpuidEntry(0x8000000A, None, 1, 8, 0, 0))
+    monkeypatch.setattr(cpuid, "_ask", lambda _: found)
+    first, second = cpuid.supported(kvm_device)
+    assert first.ecx == 0xFFFFFFFF & ~(1 << 5)
+    assert second.ecx == 0xFFFFFFFF & ~(1 << 2)
+
+
 def test_what_fails_here_is_hidden() -> None:
     table = (LEAF_1, CpuidEntry(7, 0, 0, 1 << 5 | 1, 0, 0), CpuidEntry(0xD, 0, 7, 576, 576, 0))
     first, second, third = cpuid.without(table, frozenset({"cmpxchg16b"}))

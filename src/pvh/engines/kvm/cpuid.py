@@ -19,6 +19,9 @@ _MOST = 4096  # far above KVM_MAX_CPUID_ENTRIES (256)
 # Leaves that say which processor this is among others: the personality knows, KVM reports the host's.
 _TOPOLOGY = (0xB, 0x1F, 0x8000001E, 0x80000026)
 
+_VMX, _SVM = 1 << 5, 1 << 2
+_SVM_FEATURES = 0x8000000A
+
 _CX16 = 1 << 13
 _TSC_DEADLINE = 1 << 24
 # What is unusable without XSAVE (Intel SDM vol. 1, chapter 13). Leaf 1 ECX: FMA, XSAVE, OSXSAVE, AVX, F16C.
@@ -29,7 +32,7 @@ _XSAVE_7 = (0xDC230020, 0x5E5A, 0x03C0010C)
 
 
 def supported(dev: int) -> CpuidTable:
-    """Return the leaves this KVM can execute, without its own hypervisor leaves and without the host's topology.
+    """Return the leaves this KVM can execute, without its own hypervisor leaves, VMX, SVM and the host's topology.
 
     Leaf 1 has APIC id 0 and one logical processor. Raises EngineError.
     """
@@ -78,13 +81,15 @@ def _ask(dev: int) -> CpuidTable:
 
 
 def _foreign(leaf: int) -> bool:
-    return leaf >> 28 == 4 or leaf in _TOPOLOGY
+    return leaf >> 28 == 4 or leaf in _TOPOLOGY or leaf == _SVM_FEATURES
 
 
 def _neutral(entry: CpuidEntry) -> CpuidEntry:
-    """Take the host's processor count out of an entry."""
-    if entry.leaf == 1:  # APIC id, logical processors; HTT
-        return replace(entry, ebx=entry.ebx & 0xFFFF, edx=entry.edx & ~(1 << 28))
+    """Take the host's processor count out of an entry, and nested virtualisation: Xen shows it if told to alone."""
+    if entry.leaf == 1:  # APIC id, logical processors; VMX; HTT
+        return replace(entry, ebx=entry.ebx & 0xFFFF, ecx=entry.ecx & ~_VMX, edx=entry.edx & ~(1 << 28))
+    if entry.leaf == 0x80000001:
+        return replace(entry, ecx=entry.ecx & ~_SVM)
     if entry.leaf in (4, 0x8000001D):  # cores and threads that share the cache; keep level, size and type
         return replace(entry, eax=entry.eax & 0x3FFF)
     if entry.leaf == 0x80000008:  # cores

@@ -40,6 +40,13 @@ def open_device(path: str = DEVICE) -> int:
     return fd
 
 
+def virtualises() -> bool:
+    """Whether the processor has VMX or SVM. Where it has not, KVM is software, and what it reports is to be doubted."""
+    with open("/proc/cpuinfo", "rb") as file:
+        words = file.read(8192).split()  # the first processor's flags
+    return b"vmx" in words or b"svm" in words
+
+
 def _check(fd: int, path: str) -> None:
     try:
         version = kvm.call(fd, kvm.GET_API_VERSION)

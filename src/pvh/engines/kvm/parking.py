@@ -4,7 +4,7 @@ Down is spelled HALTED with IF clear, which no interrupt ends, but an INIT does.
 off, of which KVM says nothing. What the vCPU awaits is only known to the thread that runs it; others ask it by a kick.
 An NMI would end HALTED all the same, and KVM spins when one is pending where a vCPU waits for a SIPI: it takes such an
 NMI for an event, and the vCPU cannot. So NMIs wait here until the vCPU runs.
-KVM heeds a SIPI in INIT_RECEIVED alone, and an INIT turns UNINITIALIZED into that (kvm/lapic.c, kvm_apic_accept_events).
+KVM heeds a SIPI in INIT_RECEIVED alone; an INIT turns UNINITIALIZED into that (kvm/lapic.c, kvm_apic_accept_events).
 """
 
 from __future__ import annotations

@@ -129,6 +129,15 @@ def write(fd: int, state: CpuState, *, fresh: bool) -> None:
     kvm.must("the run state", fd, kvm.SET_MP_STATE, kvm.U32.pack(kvm.MP_STATE_RUNNABLE))
 
 
+def enable_caches(fd: int) -> None:
+    """Clear CR0.CD and NW of a fresh vCPU, as firmware does: an INIT keeps them (Intel SDM vol. 3, table 10-1)."""
+    sregs = bytearray(SREGS_SIZE)
+    kvm.must("reading the control registers", fd, kvm.GET_SREGS, sregs)
+    cr0 = kvm.U64.unpack_from(sregs, _CONTROL_AT)[0] & ~(x86.CR0_CD | x86.CR0_NW)
+    kvm.U64.pack_into(sregs, _CONTROL_AT, cr0)
+    kvm.must("the control registers", fd, kvm.SET_SREGS, sregs)
+
+
 def _reset_rest(fd: int) -> None:
     """Give x87/SSE, XCR0 and pending events their reset values (Intel SDM vol. 3, table 10-1)."""
     kvm.must("the FPU state", fd, kvm.SET_FPU, Struct("<128xHHBBHQQ256xI4x").pack(0x37F, 0, 0, 0, 0, 0, 0, 0x1F80))

@@ -45,7 +45,10 @@ _MASK64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a guest's vCPUs share: the VM's descriptor, kvm_run's size, interrupts, memory, hypercall sites, files."""
+    """What a guest's vCPUs share: the VM's descriptor, kvm_run's size, interrupts, memory, hypercall sites, files.
+
+    weaknesses  what there is to say of this KVM when it breaks the guest
+    """
 
     vm: int
     run_size: int
@@ -53,6 +56,7 @@ class Surroundings:
     ram: GuestRam
     sites: Sites
     files: tuple[FileSource, ...]
+    weaknesses: Callable[[], str] = str
 
 
 class KvmVcpu:
@@ -66,6 +70,8 @@ class KvmVcpu:
         self._run = mmap.mmap(self._fd, around.run_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         kvm.enable_cap(self._fd, kvm.CAP_ENFORCE_PV_FEATURE_CPUID, 1)  # no KVM clock where no leaf announces one
         self._run[kvm.RUN_VALID_REGS] = kvm.SYNC_REGS | kvm.SYNC_SREGS
+        if index:  # the first gets its whole state from load()
+            registers.enable_caches(self._fd)
         self._fresh = True
         self._ended = self._kicked = False
         self._behind = (0, len(OUT))
@@ -334,7 +340,6 @@ class KvmVcpu:
         reason = kvm.U64.unpack_from(self._run, kvm.RUN_UNION)[0]
         return self._break(sink, f"the processor refused to enter the guest (hardware reason {reason:#x})")
 
-    @staticmethod
-    def _break(sink: Sink, detail: str) -> bool:
-        sink(Broken(detail))
+    def _break(self, sink: Sink, detail: str) -> bool:
+        sink(Broken(detail + self._around.weaknesses()))
         return False

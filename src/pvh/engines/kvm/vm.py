@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 from pvh.build.image import Image
 from pvh.build.ram import Block, GuestRam
@@ -47,6 +48,19 @@ def run_size(dev: int) -> int:
     return kvm.must("the size of kvm_run", dev, kvm.GET_VCPU_MMAP_SIZE)
 
 
+def tsc_khz(dev: int) -> int:
+    """Return the frequency of guests' TSC in kHz. Only a vCPU knows it before Linux 5.18. Raises EngineError."""
+    vm = kvm.must("a virtual machine", dev, kvm.CREATE_VM)
+    try:
+        vcpu = kvm.must("a vCPU", vm, kvm.CREATE_VCPU, 0)
+        try:
+            return kvm.must("the TSC frequency", vcpu, kvm.GET_TSC_KHZ)
+        finally:
+            os.close(vcpu)
+    finally:
+        os.close(vm)
+
+
 def _show_xen_msrs(fd: int) -> None:
     """Deny the kernel Xen's MSRs (a bitmap of zeroes), so that access to them exits."""
     base, count = _XEN_MSRS
@@ -58,8 +72,11 @@ def _show_xen_msrs(fd: int) -> None:
 class KvmVm:
     """A guest on KVM. The first vCPU has the image's entry state, the others wait for INIT and SIPI."""
 
-    def __init__(self, dev: int, image: Image, tables: tuple[CpuidTable, ...]) -> None:
-        """Make it; dev stays the caller's. Raises EngineError, and then nothing is left behind."""
+    def __init__(self, dev: int, image: Image, tables: tuple[CpuidTable, ...], weaknesses: Callable[[], str]) -> None:
+        """Make it; dev stays the caller's. Raises EngineError, and then nothing is left behind.
+
+        weaknesses  is asked what to say of this KVM when it breaks the guest
+        """
         self._ram = image.ram
         self._vcpus: list[KvmVcpu] = []
         self._unpatched: tuple[int, ...] = ()
@@ -71,7 +88,9 @@ class KvmVm:
         try:
             if image.plan.options.platform == "xen":
                 self._see_hypercalls(dev, image, tables[0])
-            around = Surroundings(self._fd, run_size(dev), self._interrupts, image.ram, self._sites, image.files)
+            around = Surroundings(
+                self._fd, run_size(dev), self._interrupts, image.ram, self._sites, image.files, weaknesses
+            )
             for index, table in enumerate(tables):
                 self._vcpus.append(KvmVcpu(index, around))
                 self._vcpus[index].set_cpuid(cpuid.pack(table))
