@@ -61,6 +61,7 @@ SPECIMENS = (
     Specimen("grub-i386-xen_pvh.bin", "grub-xen-host", "./usr/lib/grub-xen/grub-i386-xen_pvh.bin"),
     Specimen("xen-shim", r"xen-utils-[0-9.]+", "./usr/lib/xen-*/boot/xen-shim"),
     Specimen("xen.gz", r"xen-hypervisor-[0-9.]+-amd64", "./boot/xen-*.gz"),
+    Specimen("busybox", "busybox-static", "./bin/busybox"),
     Specimen("OVMF.fd", "ovmf", "./usr/share/ovmf/OVMF.fd"),
     Specimen("some.deb", "linux-image-cloud-amd64", None),
 )

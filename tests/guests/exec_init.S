@@ -3,6 +3,8 @@
 #
 # One argument says that nobody types at a terminal: what comes in is not echoed, and makes no signals. Two say that
 # nothing comes in. The console's output is not processed, so what the command writes is what comes out.
+#
+# It is /sbin/poweroff as well, which the kernel runs when a toolstack asks for it: there is no other init to tell.
 
         .set    SYS_read, 0
         .set    SYS_write, 1
@@ -10,6 +12,7 @@
         .set    SYS_ioctl, 16
         .set    SYS_pwrite64, 18
         .set    SYS_dup2, 33
+        .set    SYS_getpid, 39
         .set    SYS_fork, 57
         .set    SYS_execve, 59
         .set    SYS_exit, 60
@@ -56,7 +59,10 @@
         .endm
 
         .globl  _start
-_start: mov     (%rsp), %r12                    # argc
+_start: sys     SYS_getpid
+        dec     %rax
+        jnz     power_off
+        mov     (%rsp), %r12                    # argc
         sub     $COMMAND_ROOM + SCRATCH, %rsp
         mount   proc, proc_place
         mount   sysfs, sys_place
@@ -85,6 +91,7 @@ tell:   sys     SYS_ioctl, $1, $TCSBRK, $1
         call    out_byte
         lea     untold(%rip), %rsi
         sys     SYS_write, $1, %rsi, $UNTOLD_SIZE
+power_off:
         mov     $LINUX_REBOOT_CMD_POWER_OFF, %edx
         sys     SYS_reboot, $LINUX_REBOOT_MAGIC1, $LINUX_REBOOT_MAGIC2, %rdx
         ud2                                     # init must not return

@@ -34,6 +34,7 @@ _INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "exec_init")
 _PLACES = "/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox", "/bin/busybox.static", "/usr/bin/busybox.static"
 _GET = "install Debian's busybox-static, name a static busybox with --busybox, or a Linux system with --initrd"
 _FOLDERS = "bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin"
+_LINKS = ("bin/sh", b"busybox"), ("sbin/poweroff", b"/init")
 _INSTALL = b"/bin/busybox --install -s\n"
 _QUIET = "quiet loglevel=1"  # of the kernel, only why it cannot go on
 _TOLD: dict[Source, tuple[str, ...]] = {"keys": (), "pipe": ("pipe",), "none": ("no", "input")}  # init counts them
@@ -47,10 +48,10 @@ def with_command(options: BootOptions, command: str, busybox: str | None, source
     source   where the command's input comes from
     Raises UsageError when the command is too long, or when there is no shell to run it.
     """
-    text = os.fsencode(command)
+    initrd, *others = options.modules or (None,)
+    text = (b"" if initrd else _INSTALL) + os.fsencode(command)
     if len(text) > _LONGEST:
         raise UsageError("the command is too long", found=f"{len(text)} bytes", wanted=f"at most {_LONGEST}")
-    initrd, *others = options.modules or (None,)
     if initrd and busybox:
         raise UsageError("an initrd brings its own shell: --busybox goes with none", hint="leave one of them out")
     content = _behind(initrd.path, text) if initrd else _whole(busybox, text)
@@ -83,8 +84,8 @@ def _whole(busybox: str | None, command: bytes) -> bytes:
     """Return an initramfs with busybox under all its names."""
     shell = _static(busybox) if busybox else _found()
     folders = [Entry(path, stat.S_IFDIR | (0o1777 if path == "tmp" else 0o755)) for path in _FOLDERS]
-    link = Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
-    return archive((*folders, program("bin/busybox", shell), link, *_init(_INSTALL + command)))
+    links = [Entry(path, stat.S_IFLNK | 0o777, to) for path, to in _LINKS]
+    return archive((*folders, program("bin/busybox", shell), *links, *_init(command)))
 
 
 def _behind(initrd: str, command: bytes) -> bytes:
