@@ -388,6 +388,7 @@ def nmi_of_a_waiting_processor(engine: KvmEngine) -> None:
             vcpu = run.vm.vcpus[1]
             if parked:
                 vcpu.load(replace(FLAT_STATE, rip=BASE))
+                vcpu.nmi()  # it has not had the time to take this one
                 vcpu.park()
             vcpu.nmi()
             thread = threading.Thread(target=body, args=(run,))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _APIC: dict[int, Awaits] = {kvm.MP_STATE_UNINITIALIZED: "init", kvm.MP_STATE_INIT_RECEIVED: "sipi"}
 _RIP_AT, _RFLAGS_AT = 16 * 8, 17 * 8
+_EVENTS_SIZE, _NMI_INJECTED_AT, _NMI_MASKED_AT = 64, 12, 14  # struct kvm_vcpu_events
 _ANSWER_SECONDS = 1.0  # a vCPU thread that is starved of host time this long is taken to be where it was
 
 
@@ -46,6 +47,7 @@ class Parking:
         if stood in ("nothing", "nmi"):
             state = kvm.MP_STATE_RUNNABLE if stood == "nmi" else self._mp_state()
             self._was = self._swap_flags(0) & RFLAGS_IF, state
+            self._take_nmi_back()
             self._set_mp_state(kvm.MP_STATE_HALTED)
             self.stands = "resume"
 
@@ -84,10 +86,20 @@ class Parking:
         self.hand_nmi_over()
 
     def hand_nmi_over(self) -> None:
-        """Let KVM have the NMI that waits, if the vCPU runs now."""
-        if self._nmi and self.learn() == "nothing":
-            self._nmi = False
-            kvm.must("an NMI", self._fd, kvm.NMI)
+        """Let KVM have the NMI that waits, if the vCPU runs now.
+
+        As one that is being delivered, for a request for one (KVM_NMI) cannot be taken back should it be parked now.
+        """
+        if not self._nmi or self.learn() != "nothing":
+            return
+        self._nmi = False
+        events = self._events()
+        if events[_NMI_INJECTED_AT] or events[_NMI_MASKED_AT]:
+            kvm.must("an NMI", self._fd, kvm.NMI)  # for later, which only KVM knows
+        else:
+            events[_NMI_INJECTED_AT] = 1
+            kvm.must("the pending events", self._fd, kvm.SET_VCPU_EVENTS, events)
+            self._set_mp_state(kvm.MP_STATE_RUNNABLE)  # it may sleep in HLT
 
     def forget(self) -> None:
         """Note that the vCPU was loaded anew."""
@@ -141,6 +153,19 @@ class Parking:
             self._asked = False
             self._answered.set()
         return stands
+
+    def _take_nmi_back(self) -> None:
+        """Have an NMI that is being delivered wait here again."""
+        events = self._events()
+        if events[_NMI_INJECTED_AT]:
+            events[_NMI_INJECTED_AT] = 0
+            kvm.must("the pending events", self._fd, kvm.SET_VCPU_EVENTS, events)
+            self._nmi = True
+
+    def _events(self) -> bytearray:
+        events = bytearray(_EVENTS_SIZE)
+        kvm.must("reading the pending events", self._fd, kvm.GET_VCPU_EVENTS, events)
+        return events
 
     def _rip_and_flags(self) -> tuple[int, int]:
         regs = self._regs()
