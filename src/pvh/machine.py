@@ -359,6 +359,7 @@ class Machine:
             recent=vcpu.recent() if self.engine.traits.recent and not stuck else (),
             changed=changed_files(self.image),
             patched=self.vm.patched,
+            unpatched=self.vm.unpatched,
             seconds=seconds,
             exits=tuple(sorted(self._counts.items())),
         )

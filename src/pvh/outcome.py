@@ -23,6 +23,9 @@ STATUS: dict[Ending, int] = {
 }
 
 
+_FEW = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended.
@@ -34,6 +37,7 @@ class Outcome:
     recent    linear addresses of the last blocks it executed, newest last (engines that can tell)
     changed   files that changed while the guest ran, each with what happened to it
     patched   guest-physical addresses where the engine replaced VMCALL/VMMCALL
+    unpatched of those that it was forbidden to replace, which never reach Xen's part
     seconds   host time from the first instruction to the end
     exits     how many exits of each kind the machine handled
     """
@@ -47,6 +51,7 @@ class Outcome:
     recent: tuple[int, ...] = ()
     changed: tuple[str, ...] = ()
     patched: tuple[int, ...] = ()
+    unpatched: tuple[int, ...] = ()
     seconds: float = 0.0
     exits: tuple[tuple[str, int], ...] = ()
 
@@ -54,3 +59,18 @@ class Outcome:
     def failed(self) -> bool:
         """Whether the guest did not end itself in an orderly way."""
         return self.ending in ("crash", "triple-fault", "deadline", "hang", "engine")
+
+    @property
+    def hypercalls(self) -> tuple[str, ...]:
+        """What the engine did, or may not do, about hypercalls in the guest's code: a clause each, for a person."""
+        told = (
+            ("replaced in the guest's code, for this KVM does not pass them on", self.patched),
+            ("left alone because of --no-patch: this KVM does not pass them on", self.unpatched),
+        )
+        return tuple(f"VMCALL or VMMCALL {what}: {_places(found)}" for what, found in told if found)
+
+
+def _places(found: tuple[int, ...]) -> str:
+    """Return how many addresses there are, and the first few."""
+    few = ", ".join(f"{address:#x}" for address in found[:_FEW])
+    return f"{len(found)}, at {few}" + (", ..." if len(found) > _FEW else "")

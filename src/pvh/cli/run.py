@@ -135,8 +135,6 @@ def _same(path: str, other: str) -> bool:
 def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source) -> BootOptions:
     """Return the options with what --exec asks for, and with the console that a Linux was not told of."""
     if parsed.command is not None:
-        if not _is_linux(kernel):
-            raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
         from pvh.cli.exec import with_command  # only for --exec
 
         return with_command(options, parsed.command, parsed.busybox, source)
@@ -172,11 +170,8 @@ def _report(outcome: Outcome, options: BootOptions, machine: Machine, *, is_comm
         status = exit_status(outcome, _say)
     for note in machine.image.notes:
         _say(f"note: {note}")
-    unpatched: tuple[int, ...] = getattr(machine.vm, "unpatched", ())
-    if unpatched:
-        _say(
-            f"--no-patch left {len(unpatched)} hypercalls to KVM, which does not make them; first at {unpatched[0]:#x}"
-        )
+    for clause in outcome.hypercalls:
+        _say(clause)
     if outcome.failed or outcome.changed:
         from pvh.diagnosis import explain  # only a run that went wrong pays for it
 

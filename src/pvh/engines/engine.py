@@ -149,6 +149,11 @@ class Vm(Protocol):
         """Guest-physical addresses where the engine replaced VMCALL/VMMCALL in the guest's code (empty on most)."""
         ...
 
+    @property
+    def unpatched(self) -> tuple[int, ...]:
+        """Those that it would have replaced, and may not: the engine never reports these hypercalls."""
+        ...
+
     def tsc(self) -> int:
         """Return what RDTSC on vCPU 0 would give now; from any thread."""
         ...

@@ -144,6 +144,7 @@ class ScriptedVm:
         self.mapped: list[Block] = []
         self.closed = False
         self.patched: tuple[int, ...] = ()
+        self.unpatched: tuple[int, ...] = ()
         self.vcpus = tuple(ScriptedVcpu(index, self, steps) for index, steps in enumerate(scripts))
         self.vcpus[0].load(image.entry)
 

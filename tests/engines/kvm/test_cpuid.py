@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pvh.engines.engine import CpuidEntry
+from pvh.engines.engine import CpuidEntry, CpuidTable
 from pvh.engines.kvm import cpuid
 from pvh.errors import EngineError
 
@@ -26,7 +26,11 @@ def test_nested_virtualisation_does_not_show(kvm_device: int, monkeypatch: pytes
     """VMX and SVM (leaf 1 ECX[5], 0x80000001 ECX[2], leaf 0x8000000A): Xen refuses EFER.SVME and CR4.VMXE too."""
     extended = CpuidEntry(0x80000001, None, 0, 0, 0xFFFFFFFF, 0)
     found = (LEAF_1, extended, CpuidEntry(0x8000000A, None, 1, 8, 0, 0))
-    monkeypatch.setattr(cpuid, "_ask", lambda _: found)
+
+    def ask(_: int) -> CpuidTable:
+        return found
+
+    monkeypatch.setattr(cpuid, "_ask", ask)
     first, second = cpuid.supported(kvm_device)
     assert first.ecx == 0xFFFFFFFF & ~(1 << 5)
     assert second.ecx == 0xFFFFFFFF & ~(1 << 2)

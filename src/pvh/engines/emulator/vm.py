@@ -16,6 +16,7 @@ class EmulatorVm:
     """A guest; see engines/engine.py for what its methods promise."""
 
     patched: tuple[int, ...] = ()
+    unpatched: tuple[int, ...] = ()
 
     def __init__(self, image: Image, cpuid: tuple[CpuidTable, ...], layout: Layout) -> None:
         self.ram = image.ram
