@@ -135,6 +135,8 @@ def _same(path: str, other: str) -> bool:
 def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source) -> BootOptions:
     """Return the options with what --exec asks for, and with the console that a Linux was not told of."""
     if parsed.command is not None:
+        if not _is_linux(kernel):
+            raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
         from pvh.cli.exec import with_command  # only for --exec
 
         return with_command(options, parsed.command, parsed.busybox, source)
