@@ -3,9 +3,10 @@
     python -m bench.accept [--runs N] [--nested]
 
 Emulator: smp with 1, 2, 4, 8 and 32 vCPUs, N times each; storm on each engine that is here, and the share of a CPU that
-this process takes while the guest sleeps. --nested: smp with 1, 2 and 4 vCPUs, N times each, on the genuine KVM
-inside QEMU (tests/smp/inside.py). Writes bench/results/accept-smp-DATE.json (or accept-nested-DATE.json); the status is
-1 if a run was wrong or an idle guest was not idle.
+this process takes while the guest sleeps. --nested: smp with 1, 2 and 4 vCPUs, N times each, on the genuine KVM inside
+QEMU (tests/smp/inside.py), and there 100 000 random vcpu_op calls (tests/fuzz/inside.py). Writes
+bench/results/accept-smp-DATE.json (or accept-nested-DATE.json); the status is 1 if a run was wrong or an idle guest was
+not idle.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 VCPUS = (1, 2, 4, 8, 32)
 NESTED = (1, 2, 4)
+CALLS_NESTED = 100_000
 MOST_IDLE = 0.02  # of a processor
 SECONDS_NESTED = 3000.0
 
@@ -59,22 +61,29 @@ def here(runs: int) -> Iterator[dict[str, Any]]:
         yield {"guest": f"storm:3, {name}", "wrong": wrong, "seconds": seconds, "busy while idle": round(idle.share, 4)}
 
 
-def nested(runs: int) -> Iterator[dict[str, Any]]:
-    """Run smp on the genuine KVM."""
+def inside(script: str, *arguments: str) -> str:
+    """Run a script on the genuine KVM; return what it said. The engine's disassembler goes with it."""
     import capstone
 
-    guests = [f"smp:{vcpus}" for vcpus in NESTED] * runs
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "capstone.tar")
         with tarfile.open(archive, "w") as tar:
             tar.add(Path(capstone.__file__).parent, "capstone")
-        words = ["-m", "tools.nested.run", "--timeout", str(SECONDS_NESTED), "--add", str(archive), "--"]
-        command = [sys.executable, *words, "tests/smp/inside.py", *guests]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        words = ["-m", "tools.nested.run", "--timeout", str(SECONDS_NESTED), "--add", str(archive), "--", script]
+        command = [sys.executable, *words, *arguments]
+        return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout
+
+
+def nested(runs: int) -> Iterator[dict[str, Any]]:
+    """Run smp on the genuine KVM, and a campaign of random calls."""
+    guests = [f"smp:{vcpus}" for vcpus in NESTED] * runs
+    found = [json.loads(line) for line in inside("tests/smp/inside.py", *guests).splitlines() if line.startswith("{")]
     yield from found
     if len(found) != len(guests):
         yield {"guest": "all", "wrong": [f"{len(found)} of {len(guests)} runs ended"], "seconds": 0.0}
+    said = inside("tests/fuzz/inside.py", "--calls", str(CALLS_NESTED), "--each", str(CALLS_NESTED // 20))
+    report = json.loads(said[said.index("{") :]) if "{" in said else {"faults": [said], "seconds": 0.0}
+    yield {"guest": "vcpufuzz:16", "wrong": report["faults"], "seconds": report["seconds"], "report": report}
 
 
 def summaries(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def summaries(results: list[dict[str, Any]]) -> dict[str, Any]:
         took = [result["seconds"] for result in own]
         seconds = [round(value, 2) for value in (min(took), statistics.median(took), max(took))]
         table[name] = {"runs": len(own), "wrong": [r["wrong"] for r in own if r["wrong"]], "seconds": seconds}
-        table[name] |= {key: own[0][key] for key in ("busy while idle",) if key in own[0]}
+        table[name] |= {key: own[0][key] for key in ("busy while idle", "report") if key in own[0]}
     return table
 
 
@@ -100,6 +109,7 @@ def main(argv: list[str]) -> int:
     text = json.dumps(report, indent=1)
     kind = "nested" if options.nested else "smp"
     path = ROOT / "bench" / "results" / f"accept-{kind}-{time.strftime('%Y-%m-%d')}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     print(text)
     return 1 if any(row["wrong"] for row in table.values()) else 0

@@ -5,9 +5,11 @@ A seed that broke something is a line of SEEDS.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
+from bench.accept import inside
 
 from fuzz.run_vcpu_fuzz import CALLERS, END, NAMES, Campaign, Run, run
 from pvh.outcome import Outcome
@@ -40,6 +42,15 @@ def test_they_do_on_kvm() -> None:
     campaign.go(CALLS // 5, CALLS // 5, 1)
     assert campaign.faults == []
     assert campaign.calls >= CALLS // 5
+
+
+@pytest.mark.nested
+def test_they_do_on_a_genuine_kvm() -> None:
+    said = inside("tests/fuzz/inside.py", "--calls", str(CALLS), "--each", str(CALLS // 5))
+    report = json.loads(said[said.index("{") :])
+    assert report["faults"] == []
+    assert report["calls"] >= CALLS
+    assert all(report["callers"].values())
 
 
 def outcome(ending: str, reason: str = "") -> Outcome:
