@@ -269,7 +269,8 @@ class Machine:
         if domain:
             with domain.lock:
                 for vcpu in range(domain.vcpus):
-                    domain.processors.is_up(vcpu)
+                    if domain.processors[vcpu].stage == "up":  # it asks the others itself, if this one is down
+                        domain.processors.is_up(vcpu)
         elif all(vcpu.awaits() not in (None, "nothing") for vcpu in self.vm.vcpus):
             self.end("hang", _NOTHING_WAKES, vcpu=0)
 
