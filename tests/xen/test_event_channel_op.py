@@ -342,3 +342,12 @@ def test_loops_of_ports_bind_vcpu_alike(guest: Guest) -> None:
     port = alloc_unbound(guest)
     assert guest.op(EVENT_CHANNEL_OP, BIND_VCPU, "<II", port, 1) == 0
     assert status(guest, port)[1] == 1
+
+
+def test_a_device_does_not_ring_at_a_port_that_the_guest_made_another_of(words: Words) -> None:
+    guest = words.guest
+    assert port_op(guest, CLOSE, CONSOLE_PORT) == 0
+    assert bind_ipi(guest) == CONSOLE_PORT
+    guest.host.typing.extend(b"typed")
+    guest.domain.serve_console()
+    assert words.pending() == set()

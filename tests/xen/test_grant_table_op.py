@@ -102,8 +102,8 @@ def test_setup_tells_where_frames_are(table: Guest) -> None:
     assert setup(table, 1, pointer=RAM)[0] == ADDRESS
 
 
-def test_the_toolstack_has_granted_the_console_to_domain_0(table: Guest) -> None:
-    assert table.get("<HHI", TABLE << 12) == (PERMIT, 0, CONSOLE >> 12)
+def test_the_toolstack_has_granted_console_and_xenstore_to_domain_0(table: Guest) -> None:
+    assert table.get("<HHIHHI", TABLE << 12) == (PERMIT, 0, CONSOLE >> 12, PERMIT, 0, 0xFEFFC)
 
 
 End = tuple[int, int, int]

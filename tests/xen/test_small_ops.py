@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from pvh.abi.hypercall import DOMID_SELF, PHYSDEV_OP, VCPU_OP, VM_ASSIST
+from pvh.abi.hypercall import (
+    DOMCTL,
+    DOMID_SELF,
+    HYPFS_OP,
+    PHYSDEV_OP,
+    PLATFORM_OP,
+    SYSCTL,
+    VCPU_OP,
+    VM_ASSIST,
+    XENPMU_OP,
+)
 from pvh.abi.vcpu_op import RUNSTATE_BLOCKED
 from xen.guest import ARG, BUFFER, RAM, Guest
 
-EPERM, ESRCH, EFAULT, EINVAL, ENOSYS = 1, 3, 14, 22, 38
+EPERM, ESRCH, EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP = 1, 3, 13, 14, 22, 38, 95
 ENABLE, DISABLE, RUNSTATE_FLAG = 0, 1, 5
 
 
@@ -60,3 +70,16 @@ def test_interrupts_are_mapped_by_who_controls_the_domain(guest: Guest, command:
 @pytest.mark.parametrize("command", [0, 4, 5, 10, 11, 12, 15, 23, 28, 31, 0xFFFFFFFF])
 def test_without_pirqs_the_rest_is_not_there(guest: Guest, command: int) -> None:
     assert guest.call(PHYSDEV_OP, command, ARG) == -ENOSYS
+
+
+@pytest.mark.parametrize(("number", "version"), [(PLATFORM_OP, 0x03000000), (SYSCTL, 0x15), (DOMCTL, 0x17)])
+def test_calls_for_control_domains_look_at_the_version_first(guest: Guest, number: int, version: int) -> None:
+    guest.put("<II", ARG, 1, version + 1)
+    assert guest.call(number, ARG) == -EACCES
+    guest.put("<II", ARG, 1, version)
+    assert guest.call(number, ARG) == -EPERM
+    assert guest.call(number, RAM) == -EFAULT
+
+
+def test_what_is_refused_whatever_it_asks(guest: Guest) -> None:
+    assert (guest.call(XENPMU_OP, 0, 0), guest.call(HYPFS_OP, 0)) == (-EOPNOTSUPP, -EPERM)

@@ -1,5 +1,6 @@
 """Hypercall numbers (xen/include/public/xen.h) and domain ids."""
 
+PLATFORM_OP = 7
 MEMORY_OP = 12
 MULTICALL = 13
 SET_TIMER_OP = 15
@@ -12,9 +13,13 @@ SCHED_OP = 29
 EVENT_CHANNEL_OP = 32
 PHYSDEV_OP = 33
 HVM_OP = 34
+SYSCTL = 35
+DOMCTL = 36
+XENPMU_OP = 40
+HYPFS_OP = 42
 
 NAMES = {
-    7: "platform_op",
+    PLATFORM_OP: "platform_op",
     MEMORY_OP: "memory_op",
     MULTICALL: "multicall",
     SET_TIMER_OP: "set_timer_op",
@@ -29,12 +34,12 @@ NAMES = {
     EVENT_CHANNEL_OP: "event_channel_op",
     PHYSDEV_OP: "physdev_op",
     HVM_OP: "hvm_op",
-    35: "sysctl",
-    36: "domctl",
+    SYSCTL: "sysctl",
+    DOMCTL: "domctl",
     39: "argo_op",
-    40: "xenpmu_op",
+    XENPMU_OP: "xenpmu_op",
     41: "dm_op",
-    42: "hypfs_op",
+    HYPFS_OP: "hypfs_op",
 }
 
 DOMID_FIRST_RESERVED = 0x7FF0
@@ -44,6 +49,11 @@ DOMID_SELF = 0x7FF0
 STUB_SIZE = 32
 STUBS = 128
 IRET = 23  # its stub is ud2
+
+# Interface versions of the calls for control domains (Xen 4.20's)
+PLATFORM_VERSION = 0x03000000
+SYSCTL_VERSION = 0x15
+DOMCTL_VERSION = 0x17
 
 # multicall_entry: op, result, args[6]
 MULTICALL_64 = "<8Q"

@@ -15,7 +15,7 @@ from pvh.xen.hvm_op import hvm_op
 from pvh.xen.memory_op import memory_op
 from pvh.xen.multicall import multicall
 from pvh.xen.sched_op import sched_op, set_timer_op
-from pvh.xen.small_ops import physdev_op, vm_assist
+from pvh.xen.small_ops import domctl, hypfs_op, physdev_op, platform_op, sysctl, vm_assist, xenpmu_op
 from pvh.xen.vcpu_op import vcpu_op
 from pvh.xen.version import console_io, xen_version
 
@@ -32,6 +32,7 @@ def _multicall(domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
 
 
 HANDLERS: dict[int, Handler] = {
+    abi.PLATFORM_OP: platform_op,
     abi.MEMORY_OP: memory_op,
     abi.MULTICALL: _multicall,
     abi.SET_TIMER_OP: set_timer_op,
@@ -44,6 +45,10 @@ HANDLERS: dict[int, Handler] = {
     abi.EVENT_CHANNEL_OP: event_channel_op,
     abi.PHYSDEV_OP: physdev_op,
     abi.HVM_OP: hvm_op,
+    abi.SYSCTL: sysctl,
+    abi.DOMCTL: domctl,
+    abi.XENPMU_OP: xenpmu_op,
+    abi.HYPFS_OP: hypfs_op,
 }
 
 

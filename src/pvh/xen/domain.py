@@ -140,7 +140,7 @@ class Domain:
         """Take what the guest left in its console ring, give it what was typed, and tell it if there was either."""
         said, typed = self._console.drain(), self._console.fill()
         if said or typed:
-            self.events.set_pending(self._console_port)
+            self.events.signal(self._console_channel)
 
     def _connect_console(self) -> None:
         """Give the guest a console as libxl does: a ring in a special page, and a port to ring with."""
@@ -148,9 +148,9 @@ class Domain:
         page = self.ram.view(place.start, place.size)
         assert page is not None
         self._console = Console(page, self.console, self.host.typed)
-        port = self.events.allocate(Channel("host", notify=self.serve_console))
+        self._console_channel = Channel("host", notify=self.serve_console)
+        port = self.events.allocate(self._console_channel)
         assert port is not None
-        self._console_port = port
         self.params.values |= {CONSOLE_PFN: place.start // PAGE_SIZE, CONSOLE_EVTCHN: port}
         self.grants.permit(REF_CONSOLE, BACKEND_DOMID, place.start // PAGE_SIZE)
         self.grants.permit(REF_XENSTORE, BACKEND_DOMID, XENSTORE_PAGE.start // PAGE_SIZE)

@@ -8,6 +8,7 @@ from pvh.abi import hvm_op as abi
 from pvh.abi.errno import EINVAL, ENOENT, ENOSYS, EOPNOTSUPP
 from pvh.abi.hvm_param import COUNT, PARAM
 from pvh.hints import TYPE_CHECKING
+from pvh.xen.host import BACKEND_DOMID
 
 if TYPE_CHECKING:
     from pvh.xen.caller import Caller
@@ -21,18 +22,23 @@ def hvm_op(domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
     return handler(domain, caller, address) if handler else -ENOSYS
 
 
+def _refuse(domain: Domain, domid: int) -> int:
+    """Return 0 for this domain, or an error: domain 0 is a PV guest, which these are not for."""
+    return -EINVAL if domid == BACKEND_DOMID else domain.refuse(domid)
+
+
 def _set_param(domain: Domain, caller: Caller, address: int) -> int:
     domid, _pad, index, value = caller.load(PARAM, address)
     if index >= COUNT:
         return -EINVAL
-    return domain.refuse(domid) or domain.params.set(index, value, wide=caller.wide)
+    return _refuse(domain, domid) or domain.params.set(index, value, wide=caller.wide)
 
 
 def _get_param(domain: Domain, caller: Caller, address: int) -> int:
     domid, pad, index, _value = caller.load(PARAM, address)
     if index >= COUNT:
         return -EINVAL
-    refusal = domain.refuse(domid)
+    refusal = _refuse(domain, domid)
     if refusal:
         return refusal
     got = domain.params.get(index)
@@ -49,7 +55,7 @@ def _flush_tlbs(_domain: Domain, _caller: Caller, address: int) -> int:
 def _pagetable_dying(domain: Domain, caller: Caller, address: int) -> int:
     """Refuse, as Xen does with hardware-assisted paging."""
     domid, _gpa = caller.load(abi.PAGETABLE, address)
-    return domain.refuse(domid) or -EINVAL
+    return _refuse(domain, domid) or -EINVAL
 
 
 def _get_time(domain: Domain, caller: Caller, address: int) -> int:

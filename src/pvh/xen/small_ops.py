@@ -1,10 +1,11 @@
-"""Calls with little behind them in a PVH domU: vm_assist, physdev_op."""
+"""Calls with little behind them in a PVH domU: vm_assist, physdev_op, and those that it is refused."""
 
 from __future__ import annotations
 
+from pvh.abi import hypercall as abi
 from pvh.abi import physdev
 from pvh.abi import vm_assist as assist
-from pvh.abi.errno import EINVAL, ENOSYS, EPERM
+from pvh.abi.errno import EACCES, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +38,34 @@ def physdev_op(domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
     else:
         return -ENOSYS
     return domain.refuse(domid) or -EPERM
+
+
+def _control_op(version: int, caller: Caller, address: int) -> int:
+    """Refuse platform_op, sysctl or domctl: with -EACCES who speaks another version of it, others with -EPERM."""
+    _command, spoken = caller.load("<II", address)
+    return -EPERM if spoken == version else -EACCES
+
+
+def platform_op(_domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
+    """Answer platform_op(arg) (xen/arch/x86/platform_hypercall.c)."""
+    return _control_op(abi.PLATFORM_VERSION, caller, args[0])
+
+
+def sysctl(_domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
+    """Answer sysctl(arg) (xen/common/sysctl.c)."""
+    return _control_op(abi.SYSCTL_VERSION, caller, args[0])
+
+
+def domctl(_domain: Domain, caller: Caller, args: tuple[int, ...]) -> int:
+    """Answer domctl(arg) (xen/common/domctl.c)."""
+    return _control_op(abi.DOMCTL_VERSION, caller, args[0])
+
+
+def xenpmu_op(_domain: Domain, _caller: Caller, _args: tuple[int, ...]) -> int:
+    """Answer xenpmu_op(): not for guests with a local APIC (xen/arch/x86/cpu/vpmu.c)."""
+    return -EOPNOTSUPP
+
+
+def hypfs_op(_domain: Domain, _caller: Caller, _args: tuple[int, ...]) -> int:
+    """Answer hypfs_op(): for control domains (xen/common/hypfs.c)."""
+    return -EPERM
