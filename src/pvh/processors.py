@@ -118,8 +118,8 @@ class Processors:
         self.look(vcpu)
 
     def is_settled(self, vcpu: int) -> bool:
-        """Whether the last online() or offline() of a vCPU has come about, and it does not sleep of its own accord."""
-        return not self._turns[vcpu].orders and not self._turns[vcpu].halted
+        """Whether the last online() or offline() of a vCPU has come about."""
+        return not self._turns[vcpu].orders
 
     def offline(self, vcpu: int) -> None:
         """Have a vCPU stop between two instructions, registers kept."""

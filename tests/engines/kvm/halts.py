@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engines.flat import FLAT_STATE, MEMORY
-from engines.kvm.scenarios import BASE, Run, guest_image
+from engines.kvm.scenarios import BASE, SLOT, Run, guest_image, idt
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
 from pvh.engines.kvm.engine import KvmEngine
+from pvh.engines.kvm.hypercall_page import VMCALL
 from pvh.machine import Machine
 from pvh.outcome import Outcome
 from pvh.plan.layout import SPECIAL_PAGES
@@ -21,17 +22,20 @@ from pvh.plan.options import Platform
 CLI_HLT = b"\xfa\xf4"
 STI_HLT = b"\xfb\xf4\xeb\xfd"
 END_PORT = b"\xe6\xf4"
+BLOCK = b"\xb8\x1d\x00\x00\x00\xbb\x01\x00\x00\x00\x31\xc9" + VMCALL  # sched_op(SCHEDOP_block)
 SPIN = b"\xeb\xfe"
 AP = 0x8000
 ICR = b"\xc7\x05\x00\x03\xe0\xfe"  # movl $..., 0xfee00300: to all but itself
 START_AP = ICR + b"\x00\x45\x0c\x00" + ICR + b"\x08\x46\x0c\x00"  # INIT, SIPI of page 8 (Intel SDM vol. 3, 11.6.1)
+VECTOR = 0x51
+TIMER = b"\xc7\x05\x20\x03\xe0\xfe\x51\x00\x00\x00" + b"\xc7\x05\x80\x03\xe0\xfe\x00\x00\x00\x02"  # once, in 60 ms
 APIC_ON = b"\xc7\x05\xf0\x00\xe0\xfe\xff\x01\x00\x00"
 
 
 def boot(
     engine: KvmEngine, code: bytes, ap: bytes = b"", platform: Platform = "xen", seconds: float = 0.9
 ) -> tuple[Outcome, float]:
-    """Run code; return how it ended, and the processor time that took."""
+    """Run code, whose interrupt's handler halts for good; return how it ended, and the processor time that took."""
     image = guest_image(0, vcpus=2 if ap else 1)
     image.ram.close()
     ram = GuestRam(((0, MEMORY), (SPECIAL_PAGES[0].start, 8 * PAGE_SIZE)))
@@ -39,19 +43,21 @@ def boot(
     assert ram.write(AP, ap)
     options = replace(image.plan.options, platform=platform, timeout=seconds)
     plan = replace(image.plan, options=options)
+    state = replace(FLAT_STATE, rip=BASE, **idt(ram, VECTOR, 1))  # type: ignore[arg-type]
+    assert ram.write(BASE + SLOT, CLI_HLT)
+    machine = Machine(Image(plan, ram, state), engine, lambda _: None)
     begin = time.process_time()
-    outcome = Machine(Image(plan, ram, replace(FLAT_STATE, rip=BASE)), engine, lambda _: None).run()
+    outcome = machine.run()
     ram.close()
     return outcome, time.process_time() - begin
 
 
 def xen_takes_it_down(engine: KvmEngine) -> None:
     """hvm_hlt: the last vCPU that halts with interrupts off powers the domain off."""
-    outcome, spent = boot(engine, CLI_HLT)
+    outcome, _ = boot(engine, CLI_HLT)
     assert (outcome.ending, outcome.status, outcome.vcpu) == ("poweroff", 0, 0)
     assert "halted with interrupts off" in outcome.reason
     assert outcome.seconds < 1
-    assert spent < 0.5
 
 
 def bare_hangs(engine: KvmEngine) -> None:
@@ -70,6 +76,21 @@ def another_runs_on(engine: KvmEngine) -> None:
         assert spent < 0.5
         outcome, _ = boot(engine, STI_HLT, platform=platform)
         assert outcome.ending == "deadline"
+
+
+def one_that_blocks_is_not_dead(engine: KvmEngine) -> None:
+    """SCHEDOP_block with interrupts off waits for an event: Xen's, not HLT's."""
+    outcome, spent = boot(engine, BLOCK + CLI_HLT)
+    assert outcome.exits == (("Hypercall", 1),)
+    assert outcome.ending == "deadline"
+    assert spent < 0.5
+
+
+def one_that_was_interrupted_may_die(engine: KvmEngine) -> None:
+    """The kernel's APIC ends the sleep that Xen's side knows of without a word."""
+    outcome, _ = boot(engine, APIC_ON + TIMER + b"\xfb" + BLOCK + SPIN)
+    assert outcome.exits == (("Hypercall", 1),)
+    assert outcome.ending == "poweroff"
 
 
 def both_halt(engine: KvmEngine) -> None:
@@ -114,5 +135,7 @@ HALTS: tuple[Callable[[KvmEngine], None], ...] = (
     bare_hangs,
     another_runs_on,
     both_halt,
+    one_that_blocks_is_not_dead,
+    one_that_was_interrupted_may_die,
     goes_on_behind_it,
 )
