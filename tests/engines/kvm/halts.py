@@ -88,7 +88,7 @@ def one_that_blocks_is_not_dead(engine: KvmEngine) -> None:
 
 def one_that_was_interrupted_may_die(engine: KvmEngine) -> None:
     """The kernel's APIC ends the sleep that Xen's side knows of without a word."""
-    outcome, _ = boot(engine, APIC_ON + TIMER + b"\xfb" + BLOCK + SPIN)
+    outcome, _ = boot(engine, APIC_ON + TIMER + b"\xfb" + BLOCK + SPIN, seconds=3)
     assert outcome.exits == (("Hypercall", 1),)
     assert outcome.ending == "poweroff"
 
