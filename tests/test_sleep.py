@@ -6,39 +6,25 @@ The guests run with interrupts off: what wakes them is Xen, not an interrupt.
 from __future__ import annotations
 
 import struct
-import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from engines.flat import CODE, FLAT_STATE, MEMORY, assemble
-from engines.kvm.scenarios import guest_image
-from pvh.abi.x86 import PAGE_SIZE
-from pvh.build.image import Image
-from pvh.build.ram import GuestRam
+from engines.flat import CODE, assemble
+from machines import call, run
 from pvh.engines.select import choose
 from pvh.errors import PvhError
-from pvh.machine import Machine
-from pvh.plan.layout import SPECIAL_PAGES
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Engine
     from pvh.outcome import Outcome
     from pvh.plan.options import EngineName
 
-HYPERCALLS, ARGUMENT, CONTEXT, PORTS = 0x20000, 0x21000, 0x22000, 0x23000
+ARGUMENT, CONTEXT, PORTS = 0x21000, 0x22000, 0x23000
 SET_TIMER_OP, VCPU_OP, SCHED_OP, EVENT_CHANNEL_OP = 15, 24, 29, 32
 BLOCK, POLL = 1, 3
 MS = 1_000_000
-
-PREPARE = f"movl $0x40000000, %ecx; movl ${HYPERCALLS}, %eax; xorl %edx, %edx; wrmsr;"
-END = "movb $7, %al; outb %al, $0xf4;"
-
-
-def call(number: int, *arguments: int) -> str:
-    loads = (f"movl ${value}, %{name};" for value, name in zip(arguments, ("ebx", "ecx", "edx"), strict=False))
-    return "".join(loads) + f"movl ${HYPERCALLS + number * 32}, %eax; call *%eax;"
+END = "movb $7, %al;"
 
 
 @pytest.fixture(params=["emulator", "kvm"])
@@ -50,20 +36,6 @@ def engine(request: pytest.FixtureRequest) -> Engine:
         pytest.skip(str(error))
 
 
-def run(engine: Engine, source: str, memory: dict[int, bytes], vcpus: int = 1) -> tuple[Outcome, float]:
-    """Run a guest; return how it ended, and the processor time that took."""
-    image = guest_image(0, vcpus=vcpus)
-    image.ram.close()
-    ram = GuestRam(((0, MEMORY), (SPECIAL_PAGES[0].start, 8 * PAGE_SIZE)))
-    for gpa, data in ({CODE: assemble(PREPARE + source + END)} | memory).items():
-        assert ram.write(gpa, data)
-    plan = replace(image.plan, options=replace(image.plan.options, platform="xen", timeout=8.0))
-    began = time.process_time()
-    outcome = Machine(Image(plan, ram, FLAT_STATE), engine, lambda _: None).run()
-    ram.close()
-    return outcome, time.process_time() - began
-
-
 def slept(outcome: Outcome, spent: float, least: float) -> bool:
     assert (outcome.ending, outcome.status) == ("exit-port", 7), outcome.reason
     return outcome.seconds >= least and spent < least
@@ -71,12 +43,12 @@ def slept(outcome: Outcome, spent: float, least: float) -> bool:
 
 def test_poll_sleeps_until_its_timeout(engine: Engine) -> None:
     poll = struct.pack("<IIQ", 0, 0, 500 * MS)
-    assert slept(*run(engine, call(SCHED_OP, POLL, ARGUMENT), {ARGUMENT: poll}), 0.5)
+    assert slept(*run(engine, call(SCHED_OP, POLL, ARGUMENT) + END, {ARGUMENT: poll}), 0.5)
 
 
 def test_block_sleeps_until_the_timer_fires(engine: Engine) -> None:
     """VIRQ_TIMER is bound, no port is masked; no upcall vector is set, nor would it be taken."""
-    source = call(EVENT_CHANNEL_OP, 1, ARGUMENT) + call(SET_TIMER_OP, 500 * MS, 0) + call(SCHED_OP, BLOCK, 0)
+    source = call(EVENT_CHANNEL_OP, 1, ARGUMENT) + call(SET_TIMER_OP, 500 * MS, 0) + call(SCHED_OP, BLOCK, 0) + END
     assert slept(*run(engine, source, {ARGUMENT: bytes(12)}), 0.5)
 
 
@@ -84,7 +56,7 @@ def test_poll_sleeps_until_another_vcpu_sends(engine: Engine) -> None:
     """As Linux's spinlocks do: vCPU 0 polls a port of its own, vCPU 1 sends to it after a while, and halts for good."""
     bind = call(EVENT_CHANNEL_OP, 7, ARGUMENT)
     start = call(VCPU_OP, 0, 1, CONTEXT) + call(VCPU_OP, 1, 1, 0)
-    source = bind + start + call(SCHED_OP, POLL, PORTS)
+    source = bind + start + call(SCHED_OP, POLL, PORTS) + END
     other = "movl $100000, %ecx; 1: loop 1b;" + call(EVENT_CHANNEL_OP, 4, ARGUMENT + 4) + "cli; hlt"
     at = CODE + 0x1000
     attributes = (0xC9B, 0xC93, 0xC93, 0xC93, 0x8B)

@@ -84,3 +84,15 @@ def test_closed_memory_is_no_memory() -> None:
     ram = GuestRam(((0, LOW),))
     ram.close()
     assert ram.read(0, 1) is None
+
+
+def test_a_page_is_added_where_there_is_no_memory() -> None:
+    ram = GuestRam(((0, 0x2000), (0x8000, 0x1000)))
+    block = ram.add(0x4000)
+    assert block is not None
+    assert [b.gpa for b in ram.blocks] == [0, 0x4000, 0x8000]
+    assert ram.read(0x4000, 0x1000) == bytes(0x1000)
+    assert ram.write(0x4FFF, b"x")
+    assert not ram.write(0x5000, b"x")
+    assert ram.add(0x4000) is ram.add(0x1000) is None
+    ram.close()
