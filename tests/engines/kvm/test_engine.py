@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from engines.kvm.scenarios import Run, ended, guest_image
 from pvh.engines.exits import Broken
 from pvh.engines.kvm import cpuid, probe
 from pvh.engines.kvm import engine as module
+from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm.engine import KvmEngine
 from pvh.engines.kvm.probe import Check, Probe
+from pvh.engines.kvm.vm import tsc_khz
 from pvh.errors import EngineError
 
 PORTS, BREAKS = 0, 16
@@ -56,6 +61,24 @@ def test_a_probe_that_fails_does_not_hide_what_broke(untested: KvmEngine, monkey
 
 def test_its_tsc_frequency_is_the_probes(untested: KvmEngine, kvm_probe: Probe) -> None:
     assert untested.tsc_khz == pytest.approx(kvm_probe.tsc_khz, rel=0.01)
+
+
+def test_before_linux_5_18_a_vcpu_tells_it(kvm_device: int, kvm_probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KVM_CAP_VM_TSC_CONTROL (api.rst, 4.56)."""
+    asked: list[int] = []
+    call = kvm.call
+
+    def refuse_first(fd: int, request: int, argument: bytearray | bytes | int = 0) -> int:
+        asked.append(request)
+        if asked.count(kvm.GET_TSC_KHZ) == 1 and request == kvm.GET_TSC_KHZ:
+            raise OSError(errno.ENOTTY, "no such request")
+        return call(fd, request, argument)
+
+    monkeypatch.setattr(kvm, "call", refuse_first)
+    before = sorted(os.listdir("/proc/self/fd"))
+    assert tsc_khz(kvm_device) == pytest.approx(kvm_probe.tsc_khz, rel=0.01)
+    assert asked.count(kvm.GET_TSC_KHZ) == 2
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("hardware", [True, False])
