@@ -323,3 +323,11 @@ def test_a_memory_map_that_is_refused_changes_nothing(
     assert set_memory_map(guest, count, domid, buffer) == wanted
     memory_map(guest, 8)
     assert guest.get("<I", ARG) == (len(MEMORY_MAP),)
+
+
+def test_frames_that_are_no_ram_get_memory_so_many_times(guest: Guest) -> None:
+    """What a guest that moves shared_info about can have the host hold is bounded."""
+    guest.host.backs = lambda gpa: guest.ram.add(gpa) is not None
+    assert {add_to_physmap(guest, 0, 0, 0x8000 + index) for index in range(256)} == {0}
+    assert add_to_physmap(guest, 0, 0, 0x9000) == -EINVAL
+    assert add_to_physmap(guest, 0, 0, 0x8000) == 0, "one that has memory already"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FRAME_BITS = 40 - 12  # what the engines reach: 40 bits of guest-physical address
 # libxl lets a domain have 1 MiB above its memory, for pages of special purpose (LIBXL_MAXMEM_CONSTANT).
 _SLACK_PAGES = 256
+_MOST_ADDED = 256  # frames that get memory for a page of Xen's: there are 65 such pages, and a few may move
 
 
 class XenPage:
@@ -50,6 +51,7 @@ class Physmap:
         self._sizes = [block.size // PAGE_SIZE for block in ram.blocks]
         self.pages = sum(self._sizes)  # that the domain owns, mapped or not
         self._special: dict[int, XenPage] = {}
+        self._added = 0
 
     @property
     def last(self) -> int:
@@ -82,7 +84,7 @@ class Physmap:
             return True
         if gfn >> _FRAME_BITS:
             return False
-        if self.ram.view(gfn * PAGE_SIZE, PAGE_SIZE) is None and not self._back(gfn * PAGE_SIZE):
+        if self.ram.view(gfn * PAGE_SIZE, PAGE_SIZE) is None and not self._add(gfn):
             return False
         self.remove(gfn, free=True)
         contents = ctypes.string_at(self.host(page), PAGE_SIZE)
@@ -146,6 +148,13 @@ class Physmap:
         self.remove(target, free=True)
         self._mark(*place, gone=False)
         return self.ram.write(target * PAGE_SIZE, contents)
+
+    def _add(self, gfn: int) -> bool:
+        """Have memory put behind a frame that is no RAM, for good; a guest can have that so many times."""
+        if self._added == _MOST_ADDED or not self._back(gfn * PAGE_SIZE):
+            return False
+        self._added += 1
+        return True
 
     def _place(self, gfn: int) -> tuple[int, int] | None:
         """Return the block that a frame of RAM is in, and its index there."""
