@@ -14,9 +14,12 @@ import json
 import os
 import platform
 import struct
+import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -121,6 +124,18 @@ def resident() -> int:
         return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def versions() -> dict[str, str]:
+    """Return what is known of the code that runs: inside a nested machine, nothing."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+        found["commit"] = done.stdout.strip()
+    for name in ("pvh", "unicorn"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 class Campaign:
     """Guests one after another, and what came of them."""
 
@@ -200,6 +215,7 @@ def main(argv: list[str]) -> int:
     report = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": ["python", "tests/fuzz/run_vcpu_fuzz.py", *argv],
+        "versions": versions(),
         "python": platform.python_version(),
         "kernel": platform.release(),
         "engine": f"{options.engine} {said}".strip(),
