@@ -92,6 +92,5 @@ def _part(pieces: tuple[tuple[int, int], ...], offset: int, size: int) -> Iterat
     """Yield the pieces of guest memory behind [offset, offset + size) of an area."""
     for gpa, length in pieces:
         start, end = max(offset, 0), min(offset + size, length)
-        if start < end:
-            yield gpa + start, end - start
+        yield gpa + start, max(0, end - start)
         offset -= length

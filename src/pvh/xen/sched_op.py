@@ -92,11 +92,12 @@ def _watchdog(domain: Domain, caller: Caller, address: int) -> int:
         domain.watchdogs.add(watchdog)
     elif watchdog not in domain.watchdogs:
         return -EINVAL
-    stopped = not started and not seconds
-    if stopped:
+    alarm = f"watchdog {watchdog}"
+    if not started and not seconds:
         domain.watchdogs.discard(watchdog)
-    due = None if stopped else domain.clock.now() + seconds * _NS
-    domain.timers.set_alarm(0, f"watchdog {watchdog}", due, domain.watchdog_fired)
+        domain.timers.cancel_alarm(0, alarm)
+    else:
+        domain.timers.set_alarm(0, alarm, domain.clock.now() + seconds * _NS, domain.watchdog_fired)
     return watchdog if started else 0
 
 

@@ -41,7 +41,7 @@ class Sleepers:
         """Note that a vCPU runs again, after HLT or a sleep of this kind."""
         if vcpu in self._sleeping:
             del self._sleeping[vcpu]
-            self._domain.timers.set_alarm(vcpu, _POLL, None)
+            self._domain.timers.cancel_alarm(vcpu, _POLL)
         self._domain.note_runstate(vcpu, RUNSTATE_RUNNING)
 
     def runs(self, vcpu: int) -> None:

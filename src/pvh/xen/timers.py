@@ -46,17 +46,18 @@ class Timers:
             self._period[vcpu] = period
         self.look(vcpu)
 
-    def set_alarm(self, vcpu: int, name: str, deadline: int | None, ring: Callable[[], None] | None = None) -> None:
-        """Call ring once at a time, by the thread that runs a vCPU; None for the time cancels the alarm of that name.
+    def set_alarm(self, vcpu: int, name: str, deadline: int, ring: Callable[[], None]) -> None:
+        """Call ring once at a time, by the thread that runs a vCPU, instead of the alarm of that name.
 
         An alarm rings whatever the vCPU does, and at once if its time has passed.
         """
-        alarms = self._alarms.setdefault(vcpu, {})
-        was = alarms.pop(name, None)
-        if deadline is not None and ring is not None:
-            alarms[name] = (deadline, ring)
-        if was or deadline is not None:
-            self.look(vcpu)
+        self._alarms.setdefault(vcpu, {})[name] = (deadline, ring)
+        self.look(vcpu)
+
+    def cancel_alarm(self, vcpu: int, name: str) -> None:
+        """Have an alarm not ring, if there is one of that name."""
+        self._alarms.get(vcpu, {}).pop(name, None)
+        self.look(vcpu)
 
     def runstate_changed(self, vcpu: int) -> None:
         """Go on ticking, or do not: the vCPU runs now, or does not."""
