@@ -76,7 +76,7 @@ class KvmVcpu:
         self._ended = self._kicked = False
         self._behind = (0, len(OUT))
         self._thread = 0  # kernel id of the thread inside run(), 0: none
-        self._entered = False  # that thread is inside KVM_RUN, or about to be
+        self._entered = False  # that thread is inside KVM_RUN, or will be before it waits for anything
         self._parking = Parking(self._fd, waits=index > 0)
         self._let_in = 0  # the Python thread whose signal mask was seen to
         self._exits: dict[int, Callable[[Sink], bool]] = {
@@ -180,26 +180,27 @@ class KvmVcpu:
 
     def _enter(self) -> bool:
         """Enter the guest until an exit; False when it was a kick that ended it."""
+        self._entered = True
         while True:
-            interrupted = False
-            self._entered = True
             try:
                 ioctl(self._fd, kvm.RUN, 0)
             except (InterruptedError, BlockingIOError):  # a kick; EAGAIN: an AP got an INIT or a SIPI
-                interrupted = True
+                self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
+                if self._kicked:
+                    break
+                self._parking.learn()
+                self._parking.hand_nmi_over()
             except OSError as error:
-                self._host_failed(error)
-            finally:
                 self._entered = False
-            if not interrupted:
+                self._host_failed(error)
+            else:
+                self._entered = False
                 self._parking.ran()
                 return True
-            self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
-            self._parking.learn()
-            self._parking.hand_nmi_over()
-            if self._kicked:
-                self._kicked = False
-                return False
+        self._entered = self._kicked = False
+        self._parking.learn()
+        self._parking.hand_nmi_over()
+        return False
 
     def _host_failed(self, error: OSError) -> None:
         if error.errno == errno.EFAULT:
