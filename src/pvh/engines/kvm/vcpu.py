@@ -139,6 +139,8 @@ class KvmVcpu:
 
     def awaits(self) -> Awaits:
         """Return what has the vCPU execute nothing; from any thread, callers taking turns."""
+        if self._let_in == get_ident():
+            return self._parking.stands  # its own thread asks, from outside KVM_RUN
         thread = self._thread
         self._parking.ask()  # before the look at _entered: the vCPU's thread does both the other way round
         if self._entered and thread:
