@@ -190,6 +190,7 @@ def test_alarms_ring_once_in_the_thread_of_their_vcpu(guest: Guest) -> None:
     at(guest, 4)
     assert rung == ["b"]
     at(guest, 5)
+    assert rung == ["b", "a"]
     at(guest, 9)
     assert rung == ["b", "a"]
     assert guest.host.armed[1] is None
