@@ -117,7 +117,10 @@ class Session:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._signalled)
-        signal.signal(signal.SIGALRM, lambda *_: self._stop(f"{self._why}, and the guest did not power off in time"))
+        signal.signal(signal.SIGALRM, self._time_is_up)
+
+    def _time_is_up(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop(f"{self._why}, and the guest did not power off in time")
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         """Ask the guest to power off the first time, if it listens, and if ^C is not the guest's; else stop it."""
