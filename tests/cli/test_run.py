@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from elfwriter import Elf, Load, entry_note, note, notes
+from pvh.cli.run import _for_linux
+from pvh.initramfs import Entry, archive, program
+from pvh.kernel.read import read_kernel
+from pvh.plan.options import BootOptions, Platform
+from pvh.record import replace
+
+ECHO = str(Path(__file__).resolve().parent.parent / "guests" / "echo.elf")
 HELLO = str(Path(__file__).resolve().parent.parent / "guests" / "hello.elf")
 PVH = [sys.executable, "-m", "pvh", "run", "--engine", "emulator"]
 
 
 def run(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PVH, *words], capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [*PVH, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def test_hello_says_so_and_leaves_with_its_status() -> None:
@@ -78,3 +93,153 @@ def test_a_signal_ends_the_run_orderly(number: signal.Signals, tmp_path: Path) -
     assert process.returncode in (0, 130)
     assert b"Traceback" not in told
     assert (number.name.encode() in told) == (process.returncode == 130)
+
+
+class TestOutputsAreNoInputs:
+    """What a run would overwrite is looked at before anything is written."""
+
+    @pytest.mark.parametrize("option", ["--core", "--trace"])
+    def test_the_kernel(self, tmp_path: Path, option: str) -> None:
+        kernel = tmp_path / "kernel"
+        kernel.write_bytes(Path(HELLO).read_bytes())
+        (tmp_path / "link").symlink_to(kernel)
+        for name in "kernel", "link":
+            done = run(option, str(tmp_path / name), str(kernel))
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"{option} would overwrite an input" in done.stderr
+        assert kernel.read_bytes() == Path(HELLO).read_bytes()
+
+    @pytest.mark.parametrize("option", ["--initrd", "--module", "--input"])
+    def test_what_else_is_read(self, tmp_path: Path, option: str) -> None:
+        (tmp_path / "file").write_bytes(b"precious")
+        done = run("--core", str(tmp_path / "file"), option, str(tmp_path / "file"), HELLO)
+        assert done.returncode == 2
+        assert (tmp_path / "file").read_bytes() == b"precious"
+
+    def test_one_file_for_both(self, tmp_path: Path) -> None:
+        done = run("--core", str(tmp_path / "new"), "--trace", str(tmp_path / "new"), HELLO)
+        assert done.returncode == 2
+        assert "--core would overwrite the file of --trace" in done.stderr
+        assert not (tmp_path / "new").exists()
+
+
+class TestCoreThatCannotBeWritten:
+    def test_the_ending_is_told_all_the_same(self, tmp_path: Path) -> None:
+        done = run("--core", str(tmp_path / "no" / "core"), HELLO)
+        assert (done.returncode, done.stdout) == (2, "Hello from PVH\n")
+        assert "no such file" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("pvh: exit-port after ")
+
+    def test_the_guests_status_stays_where_it_is_none_of_success(self, tmp_path: Path) -> None:
+        done = run("--core", str(tmp_path / "no" / "core"), ECHO)  # without input it hangs
+        assert done.returncode == 13
+        assert done.stderr.splitlines()[-1].startswith("pvh: hang after ")
+
+
+def test_what_is_read_and_not_mapped_is_told_with_the_reason(tmp_path: Path) -> None:
+    module = tmp_path / "module"
+    module.write_bytes(bytes(1 << 20))
+    assert "not mapped" not in run("--module", str(module), HELLO).stderr
+    module.chmod(0o666)
+    assert (
+        f"note: {module}: read, not mapped, as other users may write it" in run("--module", str(module), HELLO).stderr
+    )
+
+
+class TestSignals:
+    """A guest that does not listen to control/shutdown is stopped by the first; status 130."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_sleeping_guest_is_stopped(self, number: signal.Signals) -> None:
+        with subprocess.Popen(
+            [*PVH, ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"echo is ready\n"
+            process.send_signal(number)
+            _, told = process.communicate(timeout=4)
+        assert process.returncode == 130
+        assert told.splitlines()[-1].endswith(number.name.encode() + b" came")
+
+    def test_what_was_ignored_from_the_start_stays_so(self) -> None:
+        """nohup, and the background jobs of scripts."""
+        words = ["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh", *PVH, ECHO]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"echo is ready\n"
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGINT)
+            process.communicate(b"\x04", timeout=20)
+        assert process.returncode == 0
+
+
+class TestConsoleOfLinux:
+    """A Linux whose command line names no console gets Xen's (issue 4)."""
+
+    @staticmethod
+    def options(cmdline: str, *, linux: bool = True, platform: Platform = "xen") -> str:
+        kernel = replace(read_kernel(HELLO), linux_version="6.1" if linux else "")
+        parsed = SimpleNamespace(command=None, busybox=None)
+        return _for_linux(BootOptions(cmdline=cmdline, platform=platform), kernel, parsed, "none").cmdline
+
+    @pytest.mark.parametrize(
+        ("given", "made"),
+        [
+            ("", "console=hvc0"),
+            ("quiet", "quiet console=hvc0"),
+            ("quiet -- single", "quiet console=hvc0 -- single"),
+            ("netconsole=x", "netconsole=x console=hvc0"),
+            ("console=tty0", "console=tty0"),
+            ("a console=ttyS0,115200 b", "a console=ttyS0,115200 b"),
+        ],
+    )
+    def test_it_is_appended(self, given: str, made: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.options(given) == made
+        assert ("console=hvc0 is added" in capsys.readouterr().err) == (given != made)
+
+    def test_to_a_linux_on_xen_only(self) -> None:
+        assert self.options("quiet", linux=False) == "quiet"
+        assert self.options("quiet", platform="bare") == "quiet"
+
+    def test_the_note_tells_a_linux_too(self, tmp_path: Path) -> None:
+        """GUEST_OS of public/elfnote.h; a kernel may be no bzImage."""
+        data = entry_note() + note(6, b"linux\0")
+        (tmp_path / "vmlinux").write_bytes(Elf((Load(), notes(data))).build())
+        parsed = SimpleNamespace(command=None, busybox=None)
+        kernel = read_kernel(str(tmp_path / "vmlinux"))
+        assert _for_linux(BootOptions(), kernel, parsed, "none").cmdline == "console=hvc0"
+
+
+SHELL_INIT = b"""#!/bin/sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t devtmpfs dev /dev
+exec setsid sh -c 'exec sh -i <>/dev/hvc0 >&0 2>&0'
+"""
+
+
+def test_a_person_at_debians_kernel(specimen: Callable[[str], Path], tmp_path: Path) -> None:
+    """Issue 4, acceptance 1: a shell on hvc0, in which commands are typed; poweroff is exit status 0."""
+    initrd, kernel, busybox = tmp_path / "initrd", specimen("vmlinuz-cloud-6.1"), specimen("busybox")
+    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "proc")]
+    shell = [program("bin/busybox", busybox.read_bytes()), Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox")]
+    initrd.write_bytes(archive([*folders, *shell, program("init", SHELL_INIT)]))
+    wait = b"echo he''re; sleep 1000\r"  # "here" is output, not the echo of what was typed
+    talk = (b"# ", b"uname -a\r"), (b"GNU/Linux", wait), (b"here", b"\x03"), (b"# ", b"poweroff -f\r")
+    master, slave = pty.openpty()
+    words = [*PVH, "--timeout", "120", "--initrd", str(initrd), str(kernel)]
+    with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=subprocess.PIPE) as process:
+        os.close(slave)
+        seen, keys = b"", b""
+        for prompt, next_keys in talk:
+            while prompt not in seen:
+                if select.select([master], [], [], 2)[0]:
+                    seen += os.read(master, 4096)
+                elif keys == b"\x03":
+                    os.write(master, keys)  # the first came before the shell had made `sleep` the foreground job
+            seen, keys = seen.partition(prompt)[2], next_keys
+            os.write(master, keys)
+        _, told = process.communicate(timeout=60)
+    os.close(master)
+    assert process.returncode == 0
+    assert b"console=hvc0 is added" in told
+    assert told.splitlines()[-1].startswith(b"pvh: poweroff after ")
