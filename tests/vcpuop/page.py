@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,14 @@ class Cell:
     text: str
     difference: str = ""
 
+    @property
+    def kind(self) -> str:
+        """Return what it counts as: "=", "-", or the difference's name."""
+        return self.difference or self.text
+
+
+Row = tuple[str, str, list[Cell]]  # case, rule, a cell for each column
+
 
 def columns() -> dict[str, dict[str, str]]:
     """Return the answers by column and case."""
@@ -95,7 +103,7 @@ def why(column: str, case: str, answer: str) -> str:
     return found[0] if column == SOFTWARE and found else UNNAMED
 
 
-def compare(answers: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, list[Cell]]]:
+def compare(answers: dict[str, dict[str, str]]) -> Iterator[Row]:
     """Give each case that has a rule, its rule for the emulator's processor, and a cell for each column."""
     rules = {column: rules_for(found) for column, found in answers.items()}
     for case, rule in rules[EMULATOR].items():
@@ -103,72 +111,70 @@ def compare(answers: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, list
             continue
         cells: list[Cell] = []
         for column, found in answers.items():
-            answer = found.get(case, "-")
-            if answer in ("-", rule):
-                cells.append(Cell("-" if answer == "-" else "="))
-            elif answer == rules[column][case]:
-                cells.append(Cell(answer, "processor"))
-            else:
-                cells.append(Cell(answer, why(column, case, answer)))
+            if case not in found:
+                cells.append(Cell("-"))
+                continue
+            answer, own = found[case], rules[column][case]
+            difference = why(column, case, answer) if answer != own else "processor" if own != rule else ""
+            cells.append(Cell("=" if answer == rule else answer, difference))
         yield case, rule, cells
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a table, with an empty line behind."""
-    lines = [list(heads), ["---"] * len(list(heads)), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    """Return a table."""
+    columns = list(heads)
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in (columns, ["---"] * len(columns), *rows))
+
+
+def summary(rows: list[Row]) -> str:
+    """Count the cases of each column, and those that are equal in all."""
+    counts = {column: Counter(cells[place].kind for *_, cells in rows) for place, column in enumerate(COLUMNS)}
+    everywhere = sum({cell.kind for cell in cells} == {"="} for *_, cells in rows)
+    where_there = sum({cell.kind for cell in cells} <= {"=", "-"} for *_, cells in rows)
+    lines = (
+        (column, count["="], count.total() - count["="] - count["-"], count["-"]) for column, count in counts.items()
+    )
+    return (
+        f"Of {len(rows)} cases {everywhere} are equal to the rule in all four columns, "
+        f"{where_there} in every column that has them.\n\n"
+    ) + table(("column", "equal to the rule", "different", "not there"), lines)
+
+
+def differences(rows: list[Row]) -> str:
+    """List the cases of each column and name."""
+    named: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for case, _, cells in rows:
+        for column, cell in zip(COLUMNS, cells, strict=True):
+            if cell.difference:
+                named[column, cell.difference].append(f"`{case}`")
+    lines = ((*key, len(cases), ", ".join(cases)) for key, cases in sorted(named.items()))
+    return table(("column", "difference", "number", "cases"), lines)
 
 
 def page() -> str:
     """Return the page."""
     answers = columns()
     rows = list(compare(answers))
-    named: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for case, _, cells in rows:
-        for column, cell in zip(COLUMNS, cells, strict=True):
-            named[column, cell.difference or cell.text].append(f"`{case}`")
-    differing = {key: cases for key, cases in named.items() if key[1] not in ("=", "-")}
-    summary = (
+    registers = sorted({case for found in answers.values() for case in found if case.startswith("cpuid.")})
+    cpuid = ((f"`{name}`", *(found.get(name, "-") for found in answers.values())) for name in registers)
+    cases = (
         (
-            column,
-            len(named[column, "="]),
-            sum(len(cases) for (of, _), cases in differing.items() if of == column),
-            len(named[column, "-"]),
+            f"`{case}`",
+            rule,
+            *(cell.text for cell in cells),
+            ", ".join(dict.fromkeys(cell.difference for cell in cells if cell.difference)),
         )
-        for column in COLUMNS
+        for case, rule, cells in rows
     )
-    everywhere = sum(all(cell.text == "=" for cell in cells) for _, _, cells in rows)
-    nowhere_else = sum(all(cell.text in "-=" for cell in cells) for _, _, cells in rows)
-    cpuid = sorted({case for found in answers.values() for case in found if case.startswith("cpuid.")})
-    everywhere_said = f"Of {len(rows)} cases {everywhere} are equal to the rule in all four columns,"
-    summed_up = f"{everywhere_said} {nowhere_else} in every column that has them.\n"
     parts = (
         _HEAD,
-        summed_up,
-        table(("column", "equal to the rule", "different", "not there"), summary),
+        summary(rows),
         _REASONS,
-        table(
-            ("column", "difference", "number", "cases"),
-            ((*key, len(cases), ", ".join(cases)) for key, cases in sorted(differing.items())),
-        ),
+        differences(rows),
         "## CPUID\n",
-        table(
-            ("register", *COLUMNS),
-            ((f"`{case}`", *(found.get(case, "-") for found in answers.values())) for case in cpuid),
-        ),
+        table(("register", *COLUMNS), cpuid),
         "## Cases\n",
-        table(
-            ("case", "rule", *COLUMNS, "difference"),
-            (
-                (
-                    f"`{case}`",
-                    rule,
-                    *(cell.text for cell in cells),
-                    ", ".join(dict.fromkeys(c.difference for c in cells if c.difference)),
-                )
-                for case, rule, cells in rows
-            ),
-        ),
+        table(("case", "rule", *COLUMNS, "difference"), cases),
     )
     return "\n".join(parts)
 
