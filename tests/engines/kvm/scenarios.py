@@ -375,6 +375,26 @@ def waiting_processor_leaves(engine: KvmEngine) -> None:
         assert not thread.is_alive()
 
 
+def apic_message_before_the_first_run(engine: KvmEngine) -> None:
+    """An INIT, and a SIPI, come about where they overtake the thread that is to run the vCPU."""
+    icr, leave = b"\xc7\x05\x00\x03\xe0\xfe", b"\xe6" + bytes([END])  # movl $..., 0xfee00300; out
+    init, sipi = icr + b"\x00\x45\x0c\x00" + leave, icr + b"\x08\x46\x0c\x00" + leave  # to all but itself
+    image = guest_image(0, vcpus=2)
+    assert image.ram.write(BASE, init + sipi + init)
+    with Run(engine, image) as run:
+        vcpu = run.vm.vcpus[1]
+        assert vcpu.awaits() == "init"
+        vcpu.load(replace(FLAT_STATE, rip=AP_CODE))
+        assert vcpu.awaits() == "nothing"
+        run.go()
+        assert vcpu.awaits() == "sipi"
+        run.go()
+        assert vcpu.awaits() == "nothing"
+        run.go()
+        vcpu.ignore_sipi()
+        assert vcpu.awaits() == "init"
+
+
 def nmi_of_a_waiting_processor(engine: KvmEngine) -> None:
     """An NMI to an AP that nobody started, or to one that is parked, does not run it, and costs nothing."""
     spent: list[float] = []
@@ -464,6 +484,7 @@ SCENARIOS: tuple[Callable[[KvmEngine], None], ...] = (
     interrupt_before_its_apic_is_on,
     second_processor,
     waiting_processor_leaves,
+    apic_message_before_the_first_run,
     nmi_of_a_waiting_processor,
     loading_twice,
     entry_state,

@@ -26,7 +26,7 @@ _ANSWER_SECONDS = 1.0  # a vCPU thread that is starved of host time this long is
 
 
 class Parking:
-    """Where one vCPU stands. For its own thread outside KVM_RUN, but ask(), wait(), stands and ignore_sipi().
+    """Where one vCPU stands. For its own thread outside KVM_RUN, but ask(), wait(), peek(), stands and ignore_sipi().
 
     stands  what it awaits: the truth while its thread is outside KVM_RUN
     """
@@ -122,6 +122,17 @@ class Parking:
             self._set_mp_state(state)
         self._deaf = False
         return self._know(self._meaning(state))
+
+    def peek(self) -> Awaits:
+        """Return what the vCPU awaits, where its thread cannot enter KVM_RUN now. From any thread.
+
+        KVM has the APIC take an INIT and a SIPI as it is asked (kvm_arch_vcpu_ioctl_get_mpstate): they may have come
+        since the vCPU's own thread looked last. What it makes of them is its own to note.
+        """
+        awaits = _APIC.get(self._mp_state())
+        if awaits == "sipi" and self._deaf:
+            return "init"
+        return awaits or ("nothing" if self.stands in _APIC.values() else self.stands)
 
     def ask(self) -> None:
         """Have the next learn() or ran() answer. From any thread, which then kicks the vCPU's and waits."""

@@ -9,6 +9,7 @@ from _thread import get_ident, get_native_id
 from collections.abc import Callable
 from fcntl import ioctl
 from functools import partial
+from threading import Lock
 
 from pvh.abi.x86 import MSR_TSC
 from pvh.build.cpu_state import CpuState
@@ -77,6 +78,7 @@ class KvmVcpu:
         self._behind = (0, len(OUT))
         self._thread = 0  # kernel id of the thread inside run(), 0: none
         self._entered = False  # that thread is inside KVM_RUN, or will be before it waits for anything
+        self._gate = Lock()  # held, it keeps that thread from entering
         self._parking = Parking(self._fd, waits=index > 0)
         self._let_in = 0  # the Python thread whose signal mask was seen to
         self._exits: dict[int, Callable[[Sink], bool]] = {
@@ -143,10 +145,12 @@ class KvmVcpu:
             return self._parking.stands  # its own thread asks, from outside KVM_RUN
         thread = self._thread
         self._parking.ask()  # before the look at _entered: the vCPU's thread does both the other way round
-        if self._entered and thread:
-            self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
-            kick.knock(thread)
-            self._parking.wait()
+        with self._gate:  # KVM answers about a vCPU that is inside KVM_RUN only once it leaves
+            if not (self._entered and thread):
+                return self._parking.peek()
+        self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
+        kick.knock(thread)
+        self._parking.wait()
         return self._parking.stands
 
     def ignore_sipi(self) -> None:
@@ -182,7 +186,8 @@ class KvmVcpu:
 
     def _enter(self) -> bool:
         """Enter the guest until an exit; False when it was a kick that ended it."""
-        self._entered = True
+        with self._gate:
+            self._entered = True
         while True:
             try:
                 ioctl(self._fd, kvm.RUN, 0)
