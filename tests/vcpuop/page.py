@@ -27,7 +27,6 @@ UNNAMED = "?"
 
 _OF_XEN = {case: name for name, cases in OF_TABLES["vcpuop"].items() for case in cases}
 _OF_SOFTWARE = {
-    "init-late": r"s8\.after-init-(is_up|up)",
     "cpuid-not-offered": r"s8\.(64-)?cr4-bit\.(16|18|20|21)",  # FSGSBASE, XSAVE, SMEP, SMAP
     "no-32-bit-paging": r"paged\..*",
 }
@@ -58,8 +57,6 @@ Those of Xen are explained in [oracle.md](oracle.md), by their names; the others
   INITIALISE allows what was offered.
 - `no-32-bit-paging`: a call under 32-bit paging ends in an exception. 4096 is the guest's own mark of that
   (`NO_CALL`).
-- `init-late`: our KVM engine's. An INIT that comes before a vCPU just brought up has entered KVM_RUN is seen only
-  once it has: until then is_up says 1, and up 0. It depends on timing, and was so in six runs of ten on this KVM.
 """
 
 
