@@ -39,6 +39,7 @@ _SHUTDOWN_ENDINGS: dict[str, Ending] = {
 _LONGEST_WAIT = 3600.0  # seconds
 _LOOK_NS = 200_000_000
 _NOTHING_WAKES = "every vCPU is halted, and no timer or event is left to wake one"
+_STANDING = frozenset({Halt, Shutdown, Broken})  # exits after which the processor does not go on by itself
 _SIGPIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
 
 
@@ -67,7 +68,7 @@ class Machine:
         self._answer: Callable[[bool], None] | None = None
         self._inbox: SimpleQueue[None] = SimpleQueue()
         self._endings: list[tuple[Ending, int, str, int | None]] = []
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[type[Exit]] = Counter()
         self._seen = 0
         self._due: dict[tuple[str, int], int] = {}
         self._started = time.monotonic_ns()
@@ -305,9 +306,10 @@ class Machine:
         handle, counts = self._board.handle, self._counts
 
         def sink(event: Exit) -> int | None:
-            counts[type(event).__name__] += 1
+            kind = type(event)
+            counts[kind] += 1
             answer = None
-            if isinstance(event, (Halt, Shutdown, Broken)):
+            if kind in _STANDING:
                 self._stand(vcpu, event)
             else:
                 answer = handle(vcpu, event)
@@ -319,14 +321,14 @@ class Machine:
 
         return sink
 
-    def _stand(self, vcpu: Vcpu, event: Halt | Shutdown | Broken) -> None:
+    def _stand(self, vcpu: Vcpu, event: Exit) -> None:
         """Handle a processor that does not go on by itself."""
         if isinstance(event, Shutdown):
             detail = f": {event.detail}" if event.detail else ""
             self.end("triple-fault", f"vCPU {vcpu.index} triple-faulted{detail}", vcpu=vcpu.index)
         elif isinstance(event, Broken):
             self.end("engine", f"vCPU {vcpu.index}: {event.detail}", vcpu=vcpu.index)
-        else:
+        elif isinstance(event, Halt):
             self._halt(vcpu, event)
 
     def _halt(self, vcpu: Vcpu, event: Halt) -> None:
@@ -362,5 +364,5 @@ class Machine:
             patched=self.vm.patched,
             unpatched=self.vm.unpatched,
             seconds=seconds,
-            exits=tuple(sorted(self._counts.items())),
+            exits=tuple(sorted((kind.__name__, count) for kind, count in self._counts.items())),
         )

@@ -19,6 +19,8 @@ class Caller:
     in_multicall  the call is one of a multicall's list
     """
 
+    __slots__ = ("_memory", "_ram", "_state", "in_multicall", "vcpu", "wide")
+
     def __init__(self, vcpu: int, bits: int, ram: GuestRam, state: Callable[[], CpuState]) -> None:
         self.vcpu = vcpu
         self.wide = bits == 64

@@ -46,7 +46,8 @@ class Sleepers:
 
     def runs(self, vcpu: int) -> None:
         """Note that a vCPU makes a hypercall: if it slept, its engine ended that by an interrupt of its own."""
-        self.wake(vcpu)
+        if vcpu in self._sleeping:
+            self.wake(vcpu)
 
     def port_pending(self, port: int) -> None:
         """Wake who polls a port."""

@@ -190,7 +190,7 @@ class KvmVcpu:
             self._entered = True
         while True:
             try:
-                ioctl(self._fd, kvm.RUN, 0)
+                ioctl(self._fd, kvm.RUN)  # an argument, even 0, would be tried as two kinds of buffer first
             except (InterruptedError, BlockingIOError):  # a kick; EAGAIN: an AP got an INIT or a SIPI
                 self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
                 if self._kicked:
@@ -279,11 +279,13 @@ class KvmVcpu:
         rax, rbx, rcx, rdx, rsi, rdi, _, _, r8, _, r10, _, _, _, _, _, rip, _ = registers.REGS.unpack_from(
             self._run, kvm.RUN_REGS
         )
-        mask = _MASK64 if bits == 64 else 0xFFFFFFFF
+        if bits == 64:
+            mask, args = _MASK64, (rdi, rsi, rdx, r10, r8)
+        else:
+            mask = 0xFFFFFFFF
+            args = (rbx & mask, rcx & mask, rdx & mask, rsi & mask, rdi & mask)
         if not self._at_site(base + rip & mask, paging=paging):
             return False
-        low = (rbx & mask, rcx & mask, rdx & mask, rsi & mask, rdi & mask)
-        args = (rdi, rsi, rdx, r10, r8) if bits == 64 else low
         answer = sink(Hypercall(rax & mask, args, bits, cpl)) or 0
         kvm.U64.pack_into(self._run, kvm.RUN_REGS, answer & mask)  # rax is the first of kvm_regs
         self._run[kvm.RUN_DIRTY_REGS] |= kvm.SYNC_REGS
