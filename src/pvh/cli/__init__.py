@@ -13,6 +13,7 @@ COMMANDS = {
     "inspect": "what is this file, and does it boot by this ABI?",
     "plan": "where will every byte go?",
     "run": "boot a kernel",
+    "export": "what boots the same thing in another VMM?",
     "doctor": "which engines are usable here, and why not?",
 }
 

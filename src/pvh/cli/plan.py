@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from pvh.cli.options import add_boot_options, boot_options
-from pvh.errors import UsageError
+from pvh.cli.output import write_file
 from pvh.kernel.read import read_kernel
 from pvh.plan.planner import plan
 from pvh.plan.record import Plan
@@ -51,14 +51,4 @@ def _write_svg(made: Plan, path: str) -> None:
 
     for warning in made.warnings:
         print(f"pvh: warning: {warning}", file=sys.stderr)
-    if path == "-":
-        print(render_svg(made), end="")
-        return
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(render_svg(made))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(
-            f"cannot write it: {reason}", path=path, hint="name a file in a folder you may write"
-        ) from None
+    write_file(path, render_svg(made).encode())
