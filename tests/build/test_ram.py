@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -57,10 +60,11 @@ def test_blocks_know_their_place(ram: GuestRam) -> None:
 
 def test_host_addresses_are_where_the_bytes_are(ram: GuestRam) -> None:
     ram.write(HIGH + 8, b"here")
-    host = ram.host_address(HIGH + 8)
+    host = ram.host_address(HIGH + 8, 4)
     assert host
     assert ctypes.string_at(host, 4) == b"here"
-    assert ram.host_address(LOW) is None
+    assert ram.host_address(LOW, 1) is ram.host_address(LOW - 3, 4) is None
+    assert ram.host_address(LOW - 4, 4)
 
 
 def test_nothing_is_mapped_outside_memory(ram: GuestRam) -> None:
@@ -96,3 +100,48 @@ def test_a_page_is_added_where_there_is_no_memory() -> None:
     assert not ram.write(0x5000, b"x")
     assert ram.add(0x4000) is ram.add(0x1000) is None
     ram.close()
+
+
+GUARDED = {"small": (0x4000, 0x4000), "large": (0x1000, 0x400000), "at 0": (0, 0x200000), "added": (0x9000, 0x1000)}
+
+
+@pytest.mark.parametrize("kind", GUARDED)
+@pytest.mark.parametrize("side", ["before", "behind"])
+@pytest.mark.parametrize("distance", [1, 4096])
+def test_who_goes_past_the_accessor_dies_at_the_guards(kind: str, side: str, distance: int) -> None:
+    """Bytes on both sides, of RAM and of pages added to it, are nobody's: the accessor refuses them, a pointer dies."""
+    gpa, size = GUARDED[kind]
+    code = (
+        "import ctypes; from pvh.build.ram import GuestRam\n"
+        f"ram = GuestRam(((0x1000, 0x2000),)) if {kind == 'added'} else GuestRam((({gpa}, {size}),))\n"
+        f"block = ram.add({gpa}) if {kind == 'added'} else ram.blocks[0]\n"
+        f"at = -{distance} if {side == 'before'} else {size} + {distance} - 1\n"
+        "assert ram.read(block.gpa + at, 1) is ram.host_address(block.gpa + at, 1) is None\n"
+        f"ctypes.string_at(block.host, 1), ctypes.string_at(block.host + {size} - 1, 1), print('inside', flush=True)\n"
+        "ctypes.string_at(block.host + at, 1), print('outside')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGSEGV, "inside\n"), done.stderr
+
+
+def test_large_pages_lie_for_the_host_as_for_the_guest() -> None:
+    ram = GuestRam(((0, 0x400000), (0x40003000, 0x600000)))
+    assert [(block.host - block.gpa) % 0x200000 for block in ram.blocks] == [0, 0]
+    ram.close()
+
+
+def test_nothing_stays_mapped() -> None:
+    def mappings() -> int:
+        with open("/proc/self/maps", encoding="ascii") as stream:
+            return sum(1 for _ in stream)
+
+    def once() -> None:
+        ram = GuestRam(((0, 0x400000), (1 << 32, 0x3000)))
+        assert ram.add(0x800000)
+        ram.close()
+
+    once()
+    before = mappings()
+    for _ in range(20):
+        once()
+    assert mappings() <= before + 3  # the allocator's own

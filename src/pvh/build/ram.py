@@ -24,15 +24,38 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
+_PROT_NONE = 0
+_PROT_RW = mmap.PROT_READ | mmap.PROT_WRITE
+_LAZY = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+_LARGE_PAGE = 2 << 20
 
 
-def _mmap(address: int | None, size: int, flags: int, fd: int = -1, offset: int = 0) -> int:
-    """Call mmap(2) readable and writable; raise OSError."""
-    got = _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, offset)
+def _mmap(address: int | None, size: int, flags: int, fd: int = -1, offset: int = 0, prot: int = _PROT_RW) -> int:
+    """Call mmap(2); raise OSError."""
+    got = _libc.mmap(address, size, prot, flags, fd, offset)
     if got is None or got == _MAP_FAILED:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return int(got)
+
+
+def _reserve(gpa: int, size: int) -> tuple[int, int, Block]:
+    """Map memory for a block between two guards; return the whole reservation's address and size, too.
+
+    A guard is one page at least that nobody can touch. What could hold a large page lies as it does for the guest, so
+    that the host can back both with one. Raises OSError.
+    """
+    step = _LARGE_PAGE if size >= _LARGE_PAGE else mmap.PAGESIZE
+    whole = size + 2 * step
+    start = _mmap(None, whole, _LAZY, prot=_PROT_NONE)
+    host = start + mmap.PAGESIZE + (gpa - start - mmap.PAGESIZE) % step
+    try:
+        _mmap(host, size, _LAZY | _MAP_FIXED)
+    except OSError:
+        _libc.munmap(start, whole)
+        raise
+    view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
+    return start, whole, Block(gpa, size, host, view)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +76,9 @@ class Block:
 class GuestRam:
     """Private host memory behind guest-physical blocks; pages exist once they are touched.
 
-    Addresses are guest physical. read and write take what a guest may have made up: a range that is not wholly
-    inside one block gives None or False, never an exception.
+    Addresses are guest physical. block() is the one place where a range is checked, and all others ask it: they take
+    what a guest may have made up, and a range that is not wholly inside one block gives None or False, never an
+    exception. Whoever goes past it all the same meets inaccessible pages on both sides of each block.
     """
 
     def __init__(self, blocks: tuple[tuple[int, int], ...]) -> None:
@@ -62,31 +86,28 @@ class GuestRam:
 
         Raises EngineError when the host has too little address space or memory.
         """
-        made: list[Block] = []
+        self._take([])
+        self._reserved: list[tuple[int, int]] = []  # host address and size of each mapping, with its guards
+        self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
         for gpa, size in blocks:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
             try:
-                host = _mmap(None, size, flags)
+                self._back(gpa, size)
             except OSError as error:
-                for block in made:
-                    _libc.munmap(block.host, block.size)
+                self.close()
                 raise EngineError(
                     f"the host cannot give the guest {size >> 20} MiB of memory: {os.strerror(error.errno or 0)}",
                     hint="ask for less with --memory",
                 ) from None
-            view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
-            made.append(Block(gpa, size, host, view))
-        self._take(made)
-        self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
 
     def close(self) -> None:
         """Give the memory back. Nothing may use the blocks afterwards."""
         for guard, *_ in self._guards:
             guard.release()
         self._guards = []
-        for block in self.blocks:
-            _libc.munmap(block.host, block.size)
         self._take([])
+        for start, size in self._reserved:
+            _libc.munmap(start, size)
+        self._reserved = []
 
     def _take(self, blocks: list[Block]) -> None:
         """Have these blocks, sorted; in one assignment, as other threads look blocks up meanwhile."""
@@ -102,11 +123,14 @@ class GuestRam:
         if self.block(gpa, 1):
             return None
         try:
-            host = _mmap(None, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            return self._back(gpa, mmap.PAGESIZE)
         except OSError:
             return None
-        view = memoryview((ctypes.c_ubyte * mmap.PAGESIZE).from_address(host)).cast("B")
-        block = Block(gpa, mmap.PAGESIZE, host, view)
+
+    def _back(self, gpa: int, size: int) -> Block:
+        """Put memory of zeroes behind a range that has none; raises OSError."""
+        start, size_with_guards, block = _reserve(gpa, size)
+        self._reserved.append((start, size_with_guards))
         self._take(sorted([*self.blocks, block], key=lambda block: block.gpa))
         return block
 
@@ -119,9 +143,9 @@ class GuestRam:
         block = blocks[index]
         return block if gpa + size <= block.end else None
 
-    def host_address(self, gpa: int) -> int | None:
-        """Return the host virtual address behind gpa, or None when it is not memory."""
-        block = self.block(gpa, 1)
+    def host_address(self, gpa: int, size: int) -> int | None:
+        """Return the host virtual address of [gpa, gpa + size), or None when it is not all memory."""
+        block = self.block(gpa, size)
         return block.host + gpa - block.gpa if block else None
 
     def view(self, gpa: int, size: int) -> memoryview | None:
@@ -161,7 +185,7 @@ class GuestRam:
         except OSError:
             guard.release()
             # A file system that refuses late leaves a hole behind.
-            _mmap(host, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE)
+            _mmap(host, size, _LAZY | _MAP_FIXED)
             return False
         self._guards.append((guard, gpa, fd, offset))
         return True

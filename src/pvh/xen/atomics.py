@@ -19,6 +19,12 @@ _XCHG = bytes.fromhex("89f0 8607 0fb6c0 c3")  # mov eax, esi; xchg [rdi], al; mo
 BitOperation = Callable[[int, int], int]
 
 
+def memory(size: int) -> tuple[memoryview, int]:
+    """Return zeroed memory of our own that these operations can work on, and its address; the view keeps it alive."""
+    made = (ctypes.c_ubyte * size)()
+    return memoryview(made).cast("B"), ctypes.addressof(made)
+
+
 def test_bit(address: int, bit: int) -> int:
     """Return a bit; a plain load is enough to read one."""
     return ctypes.c_ubyte.from_address(address + bit // 8).value >> bit % 8 & 1

@@ -5,7 +5,6 @@ xen/common/grant_table.c. Of the other domains only domain 0 exists, which grant
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 from pvh.abi import grant_table as abi
@@ -52,14 +51,14 @@ class Grants:
 
     def read(self, ref: int) -> tuple[int, int, int]:
         """Return flags, domid and frame of an entry."""
-        flags, domid, frame = struct.unpack(abi.ENTRY, ctypes.string_at(self._address(ref), abi.ENTRY_SIZE))
+        flags, domid, frame = struct.unpack(abi.ENTRY, self._entry(ref))
         return flags, domid, frame
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two entries."""
         one, other = self.read(first), self.read(second)
         for ref, entry in ((first, other), (second, one)):
-            ctypes.memmove(self._address(ref), struct.pack(abi.ENTRY, *entry), abi.ENTRY_SIZE)
+            self._entry(ref)[:] = struct.pack(abi.ENTRY, *entry)
 
     def begin(self, ref: int, domid: int, *, write: bool) -> int | None:
         """Mark an entry as in use by a domain; return the frame, or None if it does not grant that.
@@ -85,6 +84,10 @@ class Grants:
         if write:
             atomics.test_and_set_bit(self._address(ref), abi.GTF_WRITING_BIT)
 
+    def _entry(self, ref: int) -> memoryview:
+        frame, index = divmod(ref, abi.ENTRIES_PER_FRAME)
+        return self._physmap.view(self.frames[frame])[index * abi.ENTRY_SIZE : (index + 1) * abi.ENTRY_SIZE]
+
     def _address(self, ref: int) -> int:
-        page = self.frames[ref // abi.ENTRIES_PER_FRAME]
-        return self._physmap.host(page) + ref % abi.ENTRIES_PER_FRAME * abi.ENTRY_SIZE
+        frame, index = divmod(ref, abi.ENTRIES_PER_FRAME)
+        return self._physmap.host(self.frames[frame]) + index * abi.ENTRY_SIZE

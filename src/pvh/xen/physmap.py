@@ -7,12 +7,12 @@ by us, but not out of the guest's reach (docs/design.md).
 
 from __future__ import annotations
 
-import ctypes
 from bisect import bisect_right
 from collections.abc import Callable
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.hints import TYPE_CHECKING
+from pvh.xen import atomics
 
 if TYPE_CHECKING:
     from pvh.build.ram import GuestRam
@@ -26,11 +26,11 @@ _MOST_ADDED = 256  # frames that get memory for a page of Xen's: there are 65 su
 class XenPage:
     """A page of Xen's. It lives with us, at `own`, until the guest maps it; then at the guest frame gfn."""
 
-    __slots__ = ("gfn", "own")
+    __slots__ = ("address", "gfn", "own")
 
     def __init__(self) -> None:
         """Begin with zeroes, unmapped."""
-        self.own = (ctypes.c_ubyte * PAGE_SIZE)()
+        self.own, self.address = atomics.memory(PAGE_SIZE)
         self.gfn: int | None = None
 
 
@@ -58,11 +58,17 @@ class Physmap:
         """The highest frame that something is behind: XENMEM_maximum_gpfn."""
         return max(self._starts[-1] + self._sizes[-1] - 1, *self._special, 0)
 
+    def view(self, page: XenPage) -> memoryview:
+        """Return a page of Xen's, wherever it is now: writable, and valid until it moves."""
+        view = page.own if page.gfn is None else self.ram.view(page.gfn * PAGE_SIZE, PAGE_SIZE)
+        assert view is not None
+        return view
+
     def host(self, page: XenPage) -> int:
-        """Return the host address of a page of Xen's."""
+        """Return the host address of a page of Xen's, for atomic operations: all else goes by view."""
         if page.gfn is None:
-            return ctypes.addressof(page.own)
-        host = self.ram.host_address(page.gfn * PAGE_SIZE)
+            return page.address
+        host = self.ram.host_address(page.gfn * PAGE_SIZE, PAGE_SIZE)
         assert host is not None
         return host
 
@@ -87,7 +93,7 @@ class Physmap:
         if self.ram.view(gfn * PAGE_SIZE, PAGE_SIZE) is None and not self._add(gfn):
             return False
         self.remove(gfn, free=True)
-        contents = ctypes.string_at(self.host(page), PAGE_SIZE)
+        contents = bytes(self.view(page))
         if page.gfn is not None:
             self._clear(page.gfn)
             del self._special[page.gfn]
@@ -100,7 +106,7 @@ class Physmap:
         """Take a frame out of the map, and give its memory back if free. False when nothing is behind it."""
         page = self._special.pop(gfn, None)
         if page:
-            ctypes.memmove(page.own, self.host(page), PAGE_SIZE)
+            page.own[:] = self.view(page)
             page.gfn = None
             self._clear(gfn)
             return True

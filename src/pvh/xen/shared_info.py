@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 from pvh.abi import shared_info as abi
@@ -30,7 +29,7 @@ class SharedInfo:
         self.layout = abi.LAYOUT_64
         self._registered: dict[int, int] = {}
         self._vcpus = vcpus
-        self._slots = (ctypes.c_ubyte * (vcpus * abi.VCPU_INFO_SIZE))()  # of vCPUs that the page has no room for
+        self._slots, self._slots_address = atomics.memory(vcpus * abi.VCPU_INFO_SIZE)  # where the page has no room
         self.refresh()
 
     def map_at(self, gfn: int) -> bool:
@@ -55,23 +54,35 @@ class SharedInfo:
         gpa = gfn * PAGE_SIZE + offset
         if self._ram.view(gpa, abi.VCPU_INFO_SIZE) is None:
             return -EINVAL
-        old = ctypes.string_at(self.vcpu_info(vcpu), abi.VCPU_INFO_SIZE)
-        self._ram.write(gpa, old)
+        self._ram.write(gpa, bytes(self._view(vcpu)))
         self._registered[vcpu] = gpa
         self._write_time(vcpu)
         # Whatever was pending in the old place is delivered anew: a spurious upcall, every selector set.
-        ctypes.memset(self.vcpu_info(vcpu) + self.layout.pending_sel, 0xFF, self.layout.word)
+        self._view(vcpu)[self.layout.pending_sel : self.layout.pending_sel + self.layout.word] = (
+            b"\xff" * self.layout.word
+        )
         atomics.exchange_byte(self.vcpu_info(vcpu) + abi.UPCALL_PENDING, 1)
         return 0
 
     def vcpu_info(self, vcpu: int) -> int:
-        """Return the host address of a vCPU's info."""
+        """Return the host address of a vCPU's info, for atomic operations."""
         gpa = self._registered.get(vcpu)
         if gpa is not None:
-            return self._host(gpa)
-        if vcpu < abi.VCPU_INFO_SLOTS:
-            return self._page + vcpu * abi.VCPU_INFO_SIZE
-        return ctypes.addressof(self._slots) + vcpu * abi.VCPU_INFO_SIZE
+            host = self._ram.host_address(gpa, abi.VCPU_INFO_SIZE)
+            assert host is not None
+            return host
+        base = self._page if vcpu < abi.VCPU_INFO_SLOTS else self._slots_address
+        return base + vcpu * abi.VCPU_INFO_SIZE
+
+    def _view(self, vcpu: int) -> memoryview:
+        """Return a vCPU's info, for all else."""
+        gpa = self._registered.get(vcpu)
+        if gpa is not None:
+            view = self._ram.view(gpa, abi.VCPU_INFO_SIZE)
+            assert view is not None
+            return view
+        base = self._physmap.view(self.page) if vcpu < abi.VCPU_INFO_SLOTS else self._slots
+        return base[vcpu * abi.VCPU_INFO_SIZE : (vcpu + 1) * abi.VCPU_INFO_SIZE]
 
     @property
     def pending(self) -> int:
@@ -87,11 +98,6 @@ class SharedInfo:
     def _page(self) -> int:
         return self._physmap.host(self.page)
 
-    def _host(self, gpa: int) -> int:
-        host = self._ram.host_address(gpa)
-        assert host is not None
-        return host
-
     def refresh(self) -> None:
         """Write the times anew, wherever the page and the vcpu_infos are now."""
         for vcpu in range(self._vcpus):
@@ -105,10 +111,11 @@ class SharedInfo:
 
     def _write_time(self, vcpu: int) -> None:
         data = self.time_info()
-        ctypes.memmove(self.vcpu_info(vcpu) + abi.VCPU_TIME_INFO, data, len(data))
+        self._view(vcpu)[abi.VCPU_TIME_INFO : abi.VCPU_TIME_INFO + len(data)] = data
 
     def _write_wallclock(self) -> None:
         seconds, nanoseconds = divmod(self._clock.wallclock_ns, _NS)
         data = struct.pack("<III", 2, seconds & 0xFFFFFFFF, nanoseconds)
-        ctypes.memmove(self._page + self.layout.wc_version, data, len(data))
-        ctypes.memmove(self._page + self.layout.wc_sec_hi, struct.pack("<I", seconds >> 32), 4)
+        page = self._physmap.view(self.page)
+        page[self.layout.wc_version : self.layout.wc_version + len(data)] = data
+        page[self.layout.wc_sec_hi : self.layout.wc_sec_hi + 4] = struct.pack("<I", seconds >> 32)
