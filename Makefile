@@ -68,8 +68,8 @@ types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint types specimens ## linters, type checkers, tests, branch coverage (at most 15 minutes)
-	@# gdb reads our cores, iasl our ACPI tables; without them their tests say that they were skipped.
-	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools as=binutils || true
+	@# gdb reads our cores, iasl our ACPI tables, fish and zsh our completion; without them their tests skip, and say so.
+	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools as=binutils fish=fish zsh=zsh || true
 	export PVH_SPECIMENS=required
 	# The rooms that data flows through before a guest runs are covered by tests of their own.
 	own=(tests/abi tests/kernel tests/plan tests/build)

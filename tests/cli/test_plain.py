@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvh.cli.plain import Notes, parse
-from pvh.cli.run import _declare
+from pvh.cli.run import declare
 
 PLAIN = [
     ["kernel"],
@@ -44,14 +44,14 @@ WORDS = sorted({word for line in [*PLAIN, *OTHER, MORE] for word in line})
 
 def notes() -> Notes:
     made = Notes()
-    _declare(made)
+    declare(made)
     return made
 
 
 def by_argparse(line: list[str]) -> dict[str, Any] | None:
     """What argparse makes of a line; None where it exits."""
     parser = argparse.ArgumentParser()
-    _declare(parser)
+    declare(parser)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
             return vars(parser.parse_args(line))
@@ -88,8 +88,8 @@ def test_one_reading_leaves_the_next_alone() -> None:
 
 
 def test_what_is_not_plain_goes_to_argparse(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(_declare, ["--mem", "1G", "kernel"]).memory == 1 << 30
+    assert parse(declare, ["--mem", "1G", "kernel"]).memory == 1 << 30
     with pytest.raises(SystemExit) as caught:
-        parse(_declare, ["--engine", "steam", "kernel"], prog="pvh run")
+        parse(declare, ["--engine", "steam", "kernel"], prog="pvh run")
     assert caught.value.code == 2
     assert "pvh run: error: argument --engine: invalid choice: 'steam'" in capsys.readouterr().err

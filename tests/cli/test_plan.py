@@ -76,11 +76,10 @@ def test_refusals_are_one_sentence_with_the_right_status(
     assert streams.err.count("\n") == 1
 
 
-def test_json_and_svg_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["plan", str(HELLO), "--json", "--svg", "-"])
-    assert caught.value.code == 2
-    assert "not allowed with" in capsys.readouterr().err
+def test_one_run_gives_json_and_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(HELLO), "--json", "--svg", str(tmp_path / "memory.svg")]) == 0
+    assert json.loads(capsys.readouterr().out)["ram"] == 512 << 20
+    assert (tmp_path / "memory.svg").read_text().startswith("<svg")
 
 
 def test_debians_kernel_is_planned_as_xen_places_it(

@@ -15,9 +15,10 @@ COMMANDS = {
     "run": "boot a kernel",
     "export": "what boots the same thing in another VMM?",
     "doctor": "which engines are usable here, and why not?",
+    "completion": "commands and options for bash, zsh, fish",
 }
 
-_STATUS = """exit status:
+STATUS = """exit status:
   0    done; the guest powered off     13   deadline passed, or the guest hangs
   2    wrong usage, unreadable file    14   the engine or the host failed
   10   the guest asked for a reboot    20   refused: no kernel, or it does not fit
@@ -32,7 +33,7 @@ def usage() -> str:
     listed = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
     return (
         "usage: pvh COMMAND [...]\n\nBuild, boot, explain and check kernels that use Xen's HVM direct boot ABI (PVH)."
-        f"\n\n{listed}\n\n`pvh COMMAND --help` tells more; `pvh --version` the version.\n\n{_STATUS}"
+        f"\n\n{listed}\n\n`pvh COMMAND --help` tells more; `pvh --version` the version.\n\n{STATUS}"
     )
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from dataclasses import asdict
 from importlib.util import find_spec
 
+from pvh.cli.plain import parse
+from pvh.cli.project import chosen
 from pvh.engines.kvm.device import DEVICE, open_device
 from pvh.engines.kvm.hypercall_page import intercepted
 from pvh.engines.kvm.probe import Check, run_probe
 from pvh.engines.select import choose
 from pvh.errors import EngineError, NoEngine, PvhError
+from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from pvh.cli.plain import Notes
 
 # What a codec is imported from, and how to get that.
 _CODECS = (
@@ -57,7 +64,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything doctor knows. auto: the engine `--engine auto` takes, None when there is none."""
+    """Everything doctor knows.
+
+    auto      the engine `--engine auto` takes, None when there is none
+    project   the file that sets defaults here, and what it sets
+    """
 
     python: str
     system: str
@@ -67,11 +78,14 @@ class Report:
     engines: tuple[EngineReport, ...]
     codecs: tuple[Part, ...]
     tools: tuple[Part, ...]
+    project: str | None
+    defaults: dict[str, object]
 
 
 def examine(device: str = DEVICE) -> Report:
     """Look at this host."""
     engines = (_kvm(device), _emulator())
+    project, defaults = chosen()
     return Report(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()}",
@@ -81,6 +95,8 @@ def examine(device: str = DEVICE) -> Report:
         engines=engines,
         codecs=tuple(_part(*row) for row in _CODECS),
         tools=tuple(_part(*row) for row in _TOOLS),
+        project=project,
+        defaults=defaults,
     )
 
 
@@ -153,14 +169,23 @@ def render(report: Report) -> str:
         lines.append(f"{title}:")
         for part in parts:
             lines.append(f"  {'ok    ' if part.available else 'absent'}  {part.purpose:11} {part.hint}".rstrip())
+    if report.project:
+        lines.append(f"defaults of {report.project}:")
+        lines += [f"  {name} = {value!r}" for name, value in report.defaults.items()]
     return "\n".join(lines)
+
+
+ABOUT = {"description": "Say which engines are usable, and why not.", "epilog": ""}
+
+
+def declare(parser: ArgumentParser | Notes) -> None:
+    """Declare the options."""
+    parser.add_argument("--json", action="store_true", help="for scripts")
 
 
 def main(argv: list[str]) -> int:
     """Run the command: 0 when an engine is usable, 21 when none is."""
-    parser = argparse.ArgumentParser(prog="pvh doctor", description="Say which engines are usable, and why not.")
-    parser.add_argument("--json", action="store_true", help="for scripts")
-    asked = parser.parse_args(argv)
+    asked = parse(declare, argv, prog="pvh doctor", **ABOUT)
     report = examine()
     if asked.json:
         import json  # only for --json

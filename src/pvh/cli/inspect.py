@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import textwrap
 from collections.abc import Iterator
 
 from pvh.abi import elfnote
+from pvh.cli.plain import parse
 from pvh.errors import NotAKernel
+from pvh.hints import TYPE_CHECKING
 from pvh.kernel import container
 from pvh.kernel.banner import with_banner
 from pvh.kernel.features import names
@@ -18,8 +19,15 @@ from pvh.kernel.record import Finding, Kernel, Note, Segment
 from pvh.kernel.source import Source, open_source
 from pvh.record import replace
 
-_DESCRIPTION = "Say what a file is, and whether it boots by Xen's HVM direct boot ABI (PVH)."
-_STATUS = "exit status: 0 bootable, 20 refused, 2 wrong usage or unreadable file"
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from pvh.cli.plain import Notes
+
+ABOUT = {
+    "description": "Say what a file is, and whether it boots by Xen's HVM direct boot ABI (PVH).",
+    "epilog": "exit status: 0 bootable, 20 refused, 2 wrong usage or unreadable file",
+}
 _ADDRESSES = {
     elfnote.ENTRY,
     elfnote.HYPERCALL_PAGE,
@@ -31,14 +39,17 @@ _ADDRESSES = {
 }
 
 
-def main(argv: list[str]) -> int:
-    """Inspect one file; return 0 when it is bootable, 20 when it is refused."""
-    parser = argparse.ArgumentParser(prog="pvh inspect", description=_DESCRIPTION, epilog=_STATUS)
+def declare(parser: ArgumentParser | Notes) -> None:
+    """Declare the options."""
     parser.add_argument("file", metavar="FILE", help="a kernel image; - is standard input")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--abi", choices=("v1", "v0", "draft-c"), default="v1",
                         help="draft-c: warn of notes that Draft C lists and the file lacks")  # fmt: skip
-    options = parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Inspect one file; return 0 when it is bootable, 20 when it is refused."""
+    options = parse(declare, argv, prog="pvh inspect", **ABOUT)
     source = open_source(options.file)
     try:
         kernel = with_banner(read_source(source))

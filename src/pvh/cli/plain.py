@@ -2,13 +2,15 @@
 
 A command declares its options once, in argparse's words, in a function that is given a parser. Here that is Notes,
 which read a line of known options, spelt out, each with a good value. Any other line is argparse's: mistakes, --help,
-abbreviations. So a line means what argparse says it does, or is not read here.
+abbreviations. So a line means what argparse says it does, or is not read here. What a project's pvh.toml says is
+each option's default (pvh.cli.project). Completion and the manual page read the same notes.
 """
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+from pvh.cli.project import chosen_for
 from pvh.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ class Notes:
     """Stands for an ArgumentParser while options are declared, and reads plain lines."""
 
     def __init__(self) -> None:
-        self._options: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._places: list[str] = []
+        self.options: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.places: list[tuple[str, dict[str, Any]]] = []
         self._values: dict[str, Any] = {}
 
     def add_argument_group(self, title: str) -> Notes:  # noqa: ARG002  titles are for --help
@@ -36,20 +38,25 @@ class Notes:
         action = said.get("action")
         self._values[name] = not _SWITCHES[action] if action in _SWITCHES else said.get("default")
         if flags[0].startswith("-"):
-            self._options |= dict.fromkeys(flags, (name, said))
+            self.options |= dict.fromkeys(flags, (name, said))
         else:
-            self._places.append(name)
+            self.places.append((name, said))
+
+    def set_defaults(self, **values: Any) -> None:
+        """Set what options have that a line does not name."""
+        self._values |= values
 
     def read(self, argv: list[str]) -> SimpleNamespace:
         """Return what a plain line sets. Raises whatever comes where it is not plain."""
         values = dict(self._values)
-        places, words = iter(self._places), iter(argv)
+        places, words = iter(self.places), iter(argv)
         for word in words:
             if not word.startswith("-"):
-                values[next(places)] = word
+                name, said = next(places)
+                values[name] = _value(word, **said)
                 continue
             flag, equals, text = word.partition("=")
-            name, said = self._options[flag]
+            name, said = self.options[flag]
             action = said.get("action")
             if action in _SWITCHES and not equals:
                 values[name] = _SWITCHES[action]
@@ -76,6 +83,8 @@ def parse(declare: Callable[[ArgumentParser | Notes], None], argv: list[str], **
     """
     notes = Notes()
     declare(notes)
+    chosen = chosen_for(notes)
+    notes.set_defaults(**chosen)
     try:
         return notes.read(argv)
     except Exception:  # noqa: BLE001  argparse says what it is, and how
@@ -83,4 +92,5 @@ def parse(declare: Callable[[ArgumentParser | Notes], None], argv: list[str], **
 
         parser = ArgumentParser(formatter_class=RawDescriptionHelpFormatter, **about)
         declare(parser)
+        parser.set_defaults(**chosen)
         return parser.parse_args(argv)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.output import write_file
+from pvh.cli.plain import parse
+from pvh.hints import TYPE_CHECKING
 from pvh.kernel.read import read_kernel
 from pvh.plan.planner import plan
 from pvh.plan.record import Plan
 
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from pvh.cli.plain import Notes
+
+
+ABOUT = {
+    "description": "Show where every byte of guest memory will go.",
+    "epilog": """examples:
+  pvh plan vmlinuz --initrd initrd.img -m 1G
+  pvh plan kernel.elf --svg memory.svg""",
+}
+
+
+def declare(parser: ArgumentParser | Notes) -> None:
+    """Declare the options."""
+    add_boot_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--svg", metavar="FILE", help="write a picture of guest memory; - prints it")
+
 
 def main(argv: list[str]) -> int:
     """Plan a boot and print the plan; nothing is booted and no guest memory is made. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="pvh plan", description="Show where every byte of guest memory will go.")
-    add_boot_options(parser)
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the plan as JSON")
-    output.add_argument("--svg", metavar="FILE", help="write a picture of guest memory; - prints it")
-    arguments = parser.parse_args(argv)
-    made = plan(read_kernel(arguments.kernel), boot_options(arguments))
-    if arguments.json:
+    parsed = parse(declare, argv, prog="pvh plan", **ABOUT)
+    made = plan(read_kernel(parsed.kernel), boot_options(parsed))
+    if parsed.svg is not None:
+        _write_svg(made, parsed.svg)
+    if parsed.json:
         _print_json(made)
-    elif arguments.svg is not None:
-        _write_svg(made, arguments.svg)
-    else:
+    elif parsed.svg is None:
         _print_text(made)
     return 0
 

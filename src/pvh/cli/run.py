@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 1e9  # seconds, some thirty years
 
-_DESCRIPTION = "Boot a kernel by its PVH entry. The last line on standard error says how it ended."
-_EXAMPLES = """examples:
+ABOUT = {
+    "description": "Boot a kernel by its PVH entry. The last line on standard error says how it ended.",
+    "epilog": """examples:
   pvh run vmlinuz --initrd initrd.img
   pvh run vmlinuz --exec 'uname -a'
   pvh run --engine emulator --timeout 60 --trace exits.jsonl kernel.elf
@@ -39,7 +40,8 @@ _EXAMPLES = """examples:
 
 At a terminal every key goes to the guest, but ^] leaves. Otherwise standard input goes to its console as it comes, and
 Ctrl-C asks the guest to power off; after 5 seconds, or the second time, it stops.
-With --exec the exit status is the command's: 0 to 124, 126 for any higher one, 125 if pvh or the guest failed."""
+With --exec the exit status is the command's: 0 to 124, 126 for any higher one, 125 if pvh or the guest failed.""",
+}
 
 
 def _seconds(text: str) -> float:
@@ -55,7 +57,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _declare(parser: ArgumentParser | Notes) -> None:
+def declare(parser: ArgumentParser | Notes) -> None:
+    """Declare the options."""
     add_boot_options(parser)
     run = parser.add_argument_group("the run")
     run.add_argument("--exec", dest="command", metavar="COMMAND",
@@ -90,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parsed = parse(_declare, argv, prog="pvh run", description=_DESCRIPTION, epilog=_EXAMPLES)
+    parsed = parse(declare, argv, prog="pvh run", **ABOUT)
     options = boot_options(parsed)
     inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
     _keep(inputs, {"--trace": options.trace, "--core": options.core})
