@@ -29,6 +29,7 @@ ROOMS = (
         "symbols",
         "core",
         "export",
+        "timeline",
     },
     {"xen", "engines"},
     {"devices"},

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pvh.cli.plain import Notes
     from pvh.cli.session import Source
+    from pvh.engines.exits import Exit
     from pvh.hints import Any
     from pvh.kernel.record import Kernel
     from pvh.machine import Machine, Watch
@@ -70,6 +71,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
                      help="what a guest's reboot does (default exit, with status 10)")  # fmt: skip
     run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
+    run.add_argument("--timeline", metavar="FILE",
+                     help="write what happened when: .html for a browser, .json for Perfetto")  # fmt: skip
     run.add_argument("--core", metavar="FILE", help="write guest memory and registers as an ELF core at the end")
     run.add_argument("--no-patch", dest="patch", action="store_false",
                      help="never replace VMCALL in the guest's code (KVM without KVM_CAP_XEN_HVM)")  # fmt: skip
@@ -96,7 +99,7 @@ def _run(argv: list[str]) -> int:
     parsed = parse(declare, argv, prog="pvh run", **ABOUT)
     options = boot_options(parsed)
     inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
-    _keep(inputs, {"--trace": options.trace, "--core": options.core})
+    _keep(inputs, {"--trace": options.trace, "--core": options.core, "--timeline": parsed.timeline})
     fd = open_input(parsed.input, taken="-" in inputs[:-2])  # first: a closed standard input gets a file's descriptor
     kernel = read_kernel(parsed.kernel)
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
@@ -106,8 +109,16 @@ def _run(argv: list[str]) -> int:
     for warning in made.warnings:
         _say(f"warning: {warning}")
     watch = _watch(options)
+    console = stamped(write_all) if parsed.timestamps else write_all
     engine = choose(options.engine, _say)
-    machine, outcome = session.run(made, engine, stamped(write_all) if parsed.timestamps else write_all, watch)
+    if parsed.timeline is None:
+        machine, outcome = session.run(made, engine, console, watch)
+    else:
+        from pvh.cli.timeline import TimelineFile  # only when asked for
+
+        file = TimelineFile(parsed.timeline, parsed.kernel)
+        machine, outcome = session.run(made, engine, file.hearing(console), _both(file.timeline.watch, watch))
+        file.write(outcome)
     status = _report(outcome, options, machine, is_command=parsed.command is not None)
     return session.status(outcome, status)
 
@@ -164,6 +175,17 @@ def _watch(options: BootOptions) -> Watch | None:
     from pvh.trace import Trace  # json costs milliseconds
 
     return Trace(options.trace)
+
+
+def _both(first: Watch, second: Watch | None) -> Watch:
+    if second is None:
+        return first
+
+    def both(vcpu: int, event: Exit, answer: int | None) -> None:
+        first(vcpu, event, answer)
+        second(vcpu, event, answer)
+
+    return both
 
 
 def _report(outcome: Outcome, options: BootOptions, machine: Machine, *, is_command: bool) -> int:
