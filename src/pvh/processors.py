@@ -82,9 +82,14 @@ class Processors:
         self._parallel = parallel
         self._ended = ended
         self._service = service
+        self._meter: Callable[[Vcpu], None] | None = None
         self._look = threading.Event()
         self._current: Turn | None = None
         self._threads: list[threading.Thread] = []
+
+    def measure(self, meter: Callable[[Vcpu], None]) -> None:
+        """Have meter told of a vCPU after each of its turns, where vCPUs take turns; all turns are short then."""
+        self._meter = meter
 
     def start(self, guard: Callable[[Callable[[], None], int | None], None], asleep: Callable[[], None]) -> None:
         """Start the threads.
@@ -185,5 +190,7 @@ class Processors:
         if not turn.ready or self._ended():
             return False
         others = any(other.ready for other in self._turns if other is not turn)
-        turn.vcpu.run(turn.sink, _SLICE_BLOCKS if others else None)
+        turn.vcpu.run(turn.sink, _SLICE_BLOCKS if others or self._meter else None)
+        if self._meter:
+            self._meter(turn.vcpu)
         return True

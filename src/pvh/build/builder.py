@@ -41,6 +41,8 @@ def build(plan: Plan) -> Image:
     ram = GuestRam(plan.backed)
     try:
         fill = _Fill(plan, ram, files)
+        if plan.options.variation.poison is not None:
+            _litter(plan, ram, plan.options.variation.poison)
         for piece in plan.ranges:
             fill.place(piece)
         for paddr, data in start_info_pieces(plan):
@@ -50,6 +52,23 @@ def build(plan: Plan) -> Image:
         ram.close()
         raise
     return Image(plan, ram, entry_state(plan), files, fill.mapped, tuple(fill.notes.values()))
+
+
+def _litter(plan: Plan, ram: GuestRam, seed: int) -> None:
+    """Have something in all RAM that nothing is loaded to. What a range leaves empty is zero all the same."""
+    ram.litter(seed)
+    for piece in plan.ranges:
+        if piece.kind != "hole":
+            count = _given(piece)
+            ram.clear(piece.start + count, piece.size - count)
+
+
+def _given(piece: Range) -> int:
+    """Return how many bytes of a range its content has; the rest is zero."""
+    content = piece.content
+    if isinstance(content, FileBytes):
+        return max(0, min(content.count, piece.size, content.source.size - content.offset))
+    return len(content.data) if content else 0
 
 
 def changed_files(image: Image) -> tuple[str, ...]:
@@ -106,7 +125,7 @@ class _Fill:
         if isinstance(content, LiteralBytes):
             self._view(piece.start, len(content.data))[:] = content.data
         elif content:
-            count = max(0, min(content.count, piece.size, content.source.size - content.offset))
+            count = _given(piece)
             first, last = self._map(piece.start, content, count)
             self._read(piece.start, content, 0, first - piece.start)
             self._read(piece.start, content, last - piece.start, count)

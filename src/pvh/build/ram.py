@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 from bisect import bisect_right
+from functools import lru_cache
 
 from pvh.errors import EngineError
 from pvh.hints import TYPE_CHECKING
@@ -23,6 +24,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
+_LITTER = 1 << 20
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _PROT_NONE = 0
 _PROT_RW = mmap.PROT_READ | mmap.PROT_WRITE
@@ -56,6 +58,16 @@ def _reserve(gpa: int, size: int) -> tuple[int, int, Block]:
         raise
     view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
     return start, whole, Block(gpa, size, host, view)
+
+
+@lru_cache(maxsize=4)
+def _litter(seed: int) -> bytes:
+    """Return _LITTER bytes."""
+    if seed == -1:
+        return b"\xff" * _LITTER
+    import random  # only what varies pays for it
+
+    return random.Random(seed).randbytes(_LITTER)  # noqa: S311 - no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +177,34 @@ class GuestRam:
             return False
         view[:] = data
         return True
+
+    def litter(self, seed: int) -> None:
+        """Fill all of RAM with bytes that nobody asked for: ones for seed -1, else what the seed gives.
+
+        They are pages of a small file, mapped again and again, so that only those the guest touches cost anything.
+        """
+        fd = os.memfd_create("litter")
+        try:
+            os.truncate(fd, _LITTER)
+            os.pwrite(fd, _litter(seed), 0)
+            for block in self.blocks:
+                for at in range(0, block.size, _LITTER):
+                    size = min(_LITTER, block.size - at)
+                    _mmap(block.host + at, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, fd)
+        finally:
+            os.close(fd)
+
+    def clear(self, gpa: int, size: int) -> None:
+        """Make [gpa, gpa + size), which must be memory, zeroes: what is whole pages by giving them back."""
+        first, last = -(-gpa // mmap.PAGESIZE) * mmap.PAGESIZE, (gpa + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        edges = [(gpa, size)]
+        if first < last:
+            host = self.host_address(first)
+            assert host is not None, "the plan puts ranges into RAM"
+            _mmap(host, last - first, _LAZY | _MAP_FIXED)
+            edges = [(gpa, first - gpa), (last, gpa + size - last)]
+        for start, count in edges:
+            self.write(start, bytes(count))
 
     def map_file(self, gpa: int, size: int, fd: int, offset: int) -> bool:
         """Put a private mapping of a file over [gpa, gpa + size); all page multiples.

@@ -16,7 +16,7 @@ def start_info_pieces(plan: Plan) -> tuple[tuple[int, bytes], ...]:
     """
     info = plan.start_info
     pieces = [(info.paddr, _head(plan)), (info.modlist_paddr, _modlist(plan))]
-    if plan.options.abi == "v1":
+    if info.memmap_paddr and plan.options.abi == "v1":
         pieces.append((info.memmap_paddr, _memmap(plan)))
     return tuple((paddr, data) for paddr, data in pieces if data)
 
@@ -28,7 +28,9 @@ def _head(plan: Plan) -> bytes:
         return struct.pack(abi.DRAFT_C, abi.MAGIC, info.flags, info.cmdline_paddr, count, info.modlist_paddr)
     if plan.options.abi == "v0":
         return struct.pack(abi.V0, abi.MAGIC, 0, *_common(info))
-    return struct.pack(abi.V1, abi.MAGIC, 1, *_common(info), info.memmap_paddr, len(plan.memory_map), 0)
+    entries = len(plan.memmap) if info.memmap_paddr else 0
+    version, tail = plan.options.variation.version, plan.options.variation.tail
+    return struct.pack(abi.V1, abi.MAGIC, version, *_common(info), info.memmap_paddr, entries, 0) + b"\xff" * tail
 
 
 def _common(info: StartInfo) -> tuple[int, int, int, int, int]:
@@ -44,4 +46,4 @@ def _modlist(plan: Plan) -> bytes:
 
 
 def _memmap(plan: Plan) -> bytes:
-    return b"".join(struct.pack(abi.MEMMAP_ENTRY, entry.addr, entry.size, entry.type, 0) for entry in plan.memory_map)
+    return b"".join(struct.pack(abi.MEMMAP_ENTRY, entry.addr, entry.size, entry.type, 0) for entry in plan.memmap)

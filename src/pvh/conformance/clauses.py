@@ -58,8 +58,7 @@ CLAUSES: tuple[Clause, ...] = (
     _register("ebp"),
     _register("esp", ": there is no stack until the kernel sets one up"),
     Clause("entry.r8-r15", "processor", "kernel",
-           "R8 to R15, and the upper halves of the other general registers, have no defined value once 64-bit mode"
-           " shows them.", _PVH),
+           "R8 to R15 have no defined value once 64-bit mode shows them.", _PVH),
     Clause("eflags", "processor", "loader", "EFLAGS has VM, IF and TF clear.", _PVH),
     Clause("eflags.df", "processor", "kernel",
            "EFLAGS.DF has no defined value: CLD comes before the first string instruction.", _PVH),

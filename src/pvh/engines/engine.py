@@ -63,6 +63,11 @@ class Vcpu(Protocol):
         """The vCPU id, from 0."""
         ...
 
+    @property
+    def executed(self) -> int | None:
+        """Basic blocks executed so far, nearly; None where the engine does not count them."""
+        ...
+
     def load(self, state: CpuState) -> None:
         """Set every register of the record; what the record does not hold has its reset value.
 

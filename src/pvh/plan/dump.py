@@ -18,7 +18,9 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "entry": plan.entry,
         "start_info": asdict(plan.start_info),
         "ranges": [_range(r) for r in plan.ranges],
-        "memory_map": [{**asdict(entry), "type_name": MEMMAP_NAMES[entry.type]} for entry in plan.memory_map],
+        "memory_map": [
+            {**asdict(entry), "type_name": MEMMAP_NAMES.get(entry.type, "unknown")} for entry in plan.memory_map
+        ],
         "backed": [{"start": start, "size": size} for start, size in plan.backed],
         "ram": plan.ram,
         "warnings": list(plan.warnings),

@@ -27,17 +27,16 @@ class Firmware:
 
 
 def firmware(kernel: Kernel, options: BootOptions) -> Firmware:
-    """Return ACPI for the vCPUs and, on platform xen, the special pages."""
+    """Return ACPI for the vCPUs, unless there is to be none, and, on platform xen, the special pages."""
+    if not options.variation.acpi:
+        return Firmware(ranges=_fixed_pages(options), nvs=(), reserved=_reserved(options), rsdp=0, warnings=())
     tables = acpi.tables(options.vcpus, options.platform)
     tables_end = layout.page_up(tables[-1].end)
     assert tables_end - layout.ACPI_TABLES <= layout.ACPI_TABLES_ROOM
     rsdp, reason, warnings = _rsdp_place(kernel, tables_end)
     ranges = [_table_range(table) for table in tables]
     ranges.append(Range(rsdp, layout.RSDP_SIZE, "acpi", "RSDP", reason, LiteralBytes(acpi.rsdp(tables))))
-    special = layout.SPECIAL_PAGES if options.platform == "xen" else ()
-    for place in (layout.LOCAL_APIC, *special):
-        content = LiteralBytes(identity_page_directory()) if place.name == "IDENT_PT page" else None
-        ranges.append(Range(place.start, place.size, place.kind, place.name, place.reason, content))
+    ranges += _fixed_pages(options)
     return Firmware(
         ranges=tuple(ranges),
         nvs=(
@@ -45,10 +44,28 @@ def firmware(kernel: Kernel, options: BootOptions) -> Firmware:
             (layout.ACPI_INFO.start, layout.ACPI_INFO.end),
             (layout.ACPI_TABLES, tables_end),
         ),
-        reserved=((special[0].start, special[-1].end),) if special else (),
+        reserved=_reserved(options),
         rsdp=rsdp,
         warnings=warnings,
     )
+
+
+def _special(options: BootOptions) -> tuple[layout.Place, ...]:
+    return layout.SPECIAL_PAGES if options.platform == "xen" else ()
+
+
+def _fixed_pages(options: BootOptions) -> tuple[Range, ...]:
+    """Return the local APIC's hole and the special pages."""
+    ranges: list[Range] = []
+    for place in (layout.LOCAL_APIC, *_special(options)):
+        content = LiteralBytes(identity_page_directory()) if place.name == "IDENT_PT page" else None
+        ranges.append(Range(place.start, place.size, place.kind, place.name, place.reason, content))
+    return tuple(ranges)
+
+
+def _reserved(options: BootOptions) -> tuple[Span, ...]:
+    special = _special(options)
+    return ((special[0].start, special[-1].end),) if special else ()
 
 
 def _table_range(table: acpi.Table) -> Range:

@@ -8,6 +8,7 @@ from pvh.abi.start_info import MEMMAP_TYPE_NVS, MEMMAP_TYPE_RAM, MEMMAP_TYPE_RES
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.plan import layout
 from pvh.plan.record import MemoryMapEntry, Range
+from pvh.plan.variation import Variation
 
 Span = tuple[int, int]  # guest-physical start and end
 
@@ -30,7 +31,9 @@ def cut(spans: Iterable[Span], hole: Span) -> list[Span]:
     return pieces
 
 
-def memory_map(memory: int, nvs: Iterable[Span], reserved: Iterable[Span]) -> tuple[MemoryMapEntry, ...]:
+def memory_map(
+    memory: int, nvs: Iterable[Span], reserved: Iterable[Span], variation: Variation
+) -> tuple[MemoryMapEntry, ...]:
     """Describe memory bytes of RAM, ACPI areas (NVS, as libxl types all of them) and reserved pages.
 
     An area inside RAM, the RSDP in the BIOS area, splits the RAM entry; libxl lets the two overlap, which the ABI
@@ -38,17 +41,20 @@ def memory_map(memory: int, nvs: Iterable[Span], reserved: Iterable[Span]) -> tu
     """
     nvs = tuple(nvs)
     ram = ram_spans(memory)
-    for area in nvs:
+    for area in (*nvs, *variation.missing):
         ram = cut(ram, area)
     typed = [(span, MEMMAP_TYPE_RAM) for span in ram]
     typed += [(span, MEMMAP_TYPE_NVS) for span in nvs]
     typed += [(span, MEMMAP_TYPE_RESERVED) for span in reserved]
+    typed += [((start, start + size), kind) for start, size, kind in variation.foreign]
     return tuple(MemoryMapEntry(start, end - start, kind) for (start, end), kind in sorted(typed))
 
 
-def backed_blocks(memory: int, ranges: Iterable[Range]) -> tuple[tuple[int, int], ...]:
+def backed_blocks(memory: int, ranges: Iterable[Range], variation: Variation) -> tuple[tuple[int, int], ...]:
     """Return (start, size) of all that needs host memory: RAM and every page of a range that is not a hole."""
     spans = ram_spans(memory)
+    for gap in variation.missing:
+        spans = cut(spans, gap)
     spans += [(layout.page_down(r.start), layout.page_up(r.end)) for r in ranges if r.kind != "hole"]
     joined: list[Span] = []
     for start, end in sorted(spans):

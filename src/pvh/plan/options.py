@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pvh.hints import Literal
+from pvh.plan.variation import AS_XEN, Variation
 from pvh.record import dataclass
 
 Abi = Literal["v1", "v0", "draft-c"]
@@ -38,6 +39,7 @@ class BootOptions:
     timeout     seconds of host time until the run ends with status 13; None: no deadline
     trace       path for JSON lines of every exit
     core        path for an ELF core of the guest at its end
+    variation   what is to be otherwise than libxenguest has it, where the ABI leaves it open
     """
 
     memory: int = 512 * MIB
@@ -54,3 +56,4 @@ class BootOptions:
     timeout: float | None = None
     trace: str | None = None
     core: str | None = None
+    variation: Variation = AS_XEN

@@ -10,6 +10,7 @@ from pvh.kernel.record import Kernel, Segment
 from pvh.plan import layout
 from pvh.plan.memory_map import Span, cut
 from pvh.plan.record import FileBytes, Range
+from pvh.record import replace
 
 
 def kernel_ranges(kernel: Kernel) -> list[Range]:
@@ -53,6 +54,19 @@ def _outside(old: Range, new: Range) -> list[Range]:
         content = FileBytes(old.content.source, old.content.offset + skip, count)
         pieces.append(Range(start, end - start, "kernel", old.name, old.reason, content))
     return pieces
+
+
+def shifted(kernel: Kernel, delta: int) -> Kernel:
+    """Return the kernel as if it were linked delta bytes higher, which is what relocation does to it."""
+    if not delta:
+        return kernel
+    segments = tuple(
+        replace(segment, paddr=segment.paddr + delta) if segment.loads else segment for segment in kernel.segments
+    )
+    assert kernel.entry is not None
+    return replace(
+        kernel, segments=segments, entry=kernel.entry + delta, start=kernel.start + delta, end=kernel.end + delta
+    )
 
 
 def free_gaps(kernel: Kernel, low_end: int, taken: Sequence[Span]) -> list[Span]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from pvh.abi import elfnote
-from pvh.abi.start_info import SIF_INITDOMAIN, SIF_PRIVILEGED
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.errors import DoesNotFit, UsageError
 from pvh.kernel.record import Kernel
@@ -16,11 +15,12 @@ from pvh.plan import layout
 from pvh.plan.firmware import firmware
 from pvh.plan.memory_map import Span, backed_blocks, memory_map, ram_spans
 from pvh.plan.options import BootOptions
-from pvh.plan.placement import free_gaps, kernel_ranges, least_memory, place
+from pvh.plan.placement import free_gaps, kernel_ranges, least_memory, place, shifted
 from pvh.plan.proof import prove
-from pvh.plan.record import FileBytes, Plan, Range
-from pvh.plan.start_info import info_segment, string_bytes
+from pvh.plan.record import FileBytes, MemoryMapEntry, Plan, Range
+from pvh.plan.start_info import InfoSegment, info_segment, string_bytes
 from pvh.plan.units import mebibytes_up, size_text
+from pvh.plan.variation import AS_XEN, Variation
 
 _LINUX_CMDLINE = 2048  # COMMAND_LINE_SIZE of Linux on x86, with the NUL (arch/x86/include/asm/setup.h)
 
@@ -37,27 +37,28 @@ def plan(kernel: Kernel, options: BootOptions) -> Plan:
     require_bootable(kernel)
     _check(options)
     sources = tuple(open_source(spec.path) for spec in options.modules)
+    variation = options.variation
+    kernel = shifted(kernel, variation.shift)
     fixed = firmware(kernel, options)
-    entries = memory_map(options.memory, fixed.nvs, fixed.reserved)
-    segment = info_segment(options, len(entries))
-    spots, base = _places(kernel, options.memory, [source.size for source in sources], segment.size, fixed.nvs)
+    entries = memory_map(options.memory, fixed.nvs, fixed.reserved, variation)
+    memmap = _told(entries, variation)
+    segment = info_segment(options, len(memmap or entries))
+    taken = (*fixed.nvs, *variation.missing)
+    spots, base = _places(kernel, options.memory, [source.size for source in sources], segment.size, taken)
+    placed = [*kernel_ranges(kernel), *_module_ranges(kernel, sources, spots)]
+    segment = _moved(segment, base, kernel, options, [*taken, *((r.start, r.end) for r in placed)])
     listed = zip(options.modules, sources, spots, strict=True)
     modules = tuple(segment.module(base, i, spot, src.size, spec.path) for i, (spec, src, spot) in enumerate(listed))
-    ranges = [
-        *kernel_ranges(kernel),
-        *_module_ranges(kernel, sources, spots),
-        *segment.ranges(base, _info_reason(kernel, base, spots)),
-        *fixed.ranges,
-    ]
+    ranges = [*placed, *segment.ranges(base, _info_reason(kernel, base, spots)), *fixed.ranges]
     assert kernel.entry is not None
     made = Plan(
         kernel=kernel,
         options=options,
         ranges=tuple(sorted(ranges, key=lambda r: r.start)),
         memory_map=entries,
-        backed=backed_blocks(options.memory, fixed.ranges),
+        backed=backed_blocks(options.memory, fixed.ranges, variation),
         entry=kernel.entry,
-        start_info=segment.values(base, _flags(options), modules, 0 if options.abi == "draft-c" else fixed.rsdp),
+        start_info=segment.values(base, options, modules, fixed.rsdp, memmap),
         warnings=(*_warnings(options, sources), *fixed.warnings),
     )
     prove(made)
@@ -84,9 +85,25 @@ def _check(options: BootOptions) -> None:
         raise UsageError("no such number of processors", found=f"{options.vcpus}", wanted=f"1 to {layout.MAX_VCPUS}")
 
 
-def _flags(options: BootOptions) -> int:
-    """Return start_info.flags: 0, as for any domU, unless asked for (SIF_* of public/xen.h)."""
-    return SIF_PRIVILEGED * options.privileged | SIF_INITDOMAIN * options.initdomain
+def _told(entries: tuple[MemoryMapEntry, ...], variation: Variation) -> tuple[MemoryMapEntry, ...] | None:
+    """Return the memory map as start_info shows it, if not as it is."""
+    if variation is AS_XEN:
+        return None
+    from pvh.plan.vary import handed  # only what varies pays for it
+
+    return handed(entries, variation)
+
+
+def _moved(segment: InfoSegment, base: int, kernel: Kernel, options: BootOptions, taken: Sequence[Span]) -> InfoSegment:
+    """Return the start_info segment with its parts where the variation wants them."""
+    variation = options.variation
+    if not variation.edge and variation.scatter is None:
+        return segment
+    from pvh.plan.vary import moved
+
+    low_end = min(options.memory, layout.LOW_RAM_END)
+    stays = (base, base + layout.page_up(segment.size))
+    return moved(segment, base, free_gaps(kernel, low_end, [*taken, stays]), low_end, variation)
 
 
 def _modules_last(kernel: Kernel) -> bool:

@@ -32,8 +32,10 @@ def prove(plan: Plan) -> None:
 
     Ranges, memory map and backed blocks are each sorted and disjoint; every range lies inside one entry of the memory
     map of the type its kind wants (a hole inside none) and, if not a hole, inside one backed block; blocks are whole
-    pages; RAM is all that was asked for, less an RSDP inside it; start_info is page aligned and below 4 GiB.
+    pages; RAM is all that was asked for, less an RSDP inside it and what a variation takes; start_info is below
+    4 GiB, and page aligned unless a variation has it at the edge.
     """
+    variation = plan.options.variation
     entries = [(entry.addr, entry.end) for entry in plan.memory_map]
     blocks = [(start, start + size) for start, size in plan.backed]
     _ascending("ranges", [(r.start, r.end) for r in plan.ranges])
@@ -51,9 +53,10 @@ def prove(plan: Plan) -> None:
         raise _wrong("a block is not whole pages")
     low_end = min(plan.options.memory, LOW_RAM_END)
     lost = sum(entry.size for entry in plan.memory_map if entry.type == MEMMAP_TYPE_NVS and entry.end <= low_end)
+    lost += sum(end - start for start, end in variation.missing)
     if plan.ram + lost != plan.options.memory:
         raise _wrong(f"{plan.ram:#x} bytes of RAM for {plan.options.memory:#x}")
-    if plan.start_info.paddr % PAGE_SIZE or not 0 < plan.start_info.paddr < GIB4:
+    if plan.start_info.paddr % (8 if variation.edge else PAGE_SIZE) or not 0 < plan.start_info.paddr < GIB4:
         raise _wrong(f"start_info at {plan.start_info.paddr:#x}")
 
 

@@ -39,7 +39,7 @@ class Range:
 
     Kind start-info is the start_info segment in one range for each part, at Plan.start_info's addresses: `start_info`,
     `cmdline`, `modlist`, `module N cmdline`, `memmap`, those that exist. The strings carry their bytes; start_info,
-    modlist and memmap carry None and are packed by build/start_info.py from Plan.start_info and Plan.memory_map.
+    modlist and memmap carry None and are packed by build/start_info.py from Plan.start_info and Plan.memmap.
 
     Kind kernel is what libelf leaves in memory: where segments overlap, the later one's bytes and its zeroes; such a
     segment may have several ranges.
@@ -60,7 +60,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class MemoryMapEntry:
-    """One entry of start_info's memmap and of XENMEM_memory_map; type by MEMMAP_TYPE_*."""
+    """One entry of start_info's memmap and of XENMEM_memory_map; type by MEMMAP_TYPE_*, or one nobody knows."""
 
     addr: int
     size: int
@@ -84,7 +84,10 @@ class PlacedModule:
 
 @dataclass(frozen=True, slots=True)
 class StartInfo:
-    """Values of hvm_start_info; the ABI asked for decides which exist. Addresses are physical, 0 is absent."""
+    """Values of hvm_start_info; the ABI asked for decides which exist. Addresses are physical, 0 is absent.
+
+    memmap is what stands at memmap_paddr; None: the plan's memory map as it is.
+    """
 
     paddr: int
     flags: int
@@ -93,6 +96,7 @@ class StartInfo:
     modules: tuple[PlacedModule, ...]
     rsdp_paddr: int
     memmap_paddr: int
+    memmap: tuple[MemoryMapEntry, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,11 @@ class Plan:
     entry: int
     start_info: StartInfo
     warnings: tuple[str, ...] = ()
+
+    @property
+    def memmap(self) -> tuple[MemoryMapEntry, ...]:
+        """The memory map as start_info shows it."""
+        return self.memory_map if self.start_info.memmap is None else self.start_info.memmap
 
     @property
     def ram(self) -> int:

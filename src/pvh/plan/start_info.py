@@ -15,7 +15,7 @@ from pvh.abi import start_info as abi
 from pvh.errors import UsageError
 from pvh.plan import layout
 from pvh.plan.options import BootOptions
-from pvh.plan.record import Content, LiteralBytes, PlacedModule, Range, StartInfo
+from pvh.plan.record import Content, LiteralBytes, MemoryMapEntry, PlacedModule, Range, StartInfo
 from pvh.record import dataclass, replace
 
 
@@ -55,16 +55,27 @@ class InfoSegment:
         """Return the list entry of a module of size bytes at paddr, when the segment is at base."""
         return PlacedModule(path, paddr, size, _address(base, self.module_cmdlines[index]))
 
-    def values(self, base: int, flags: int, modules: tuple[PlacedModule, ...], rsdp: int) -> StartInfo:
-        """Return the structure's values when the segment is at base."""
+    def values(
+        self,
+        base: int,
+        options: BootOptions,
+        modules: tuple[PlacedModule, ...],
+        rsdp: int,
+        memmap: tuple[MemoryMapEntry, ...] | None,
+    ) -> StartInfo:
+        """Return the structure's values when the segment is at base; Draft C has no RSDP.
+
+        Flags are 0, as for any domU, unless asked for (SIF_* of public/xen.h).
+        """
         return StartInfo(
-            paddr=base,
-            flags=flags,
+            paddr=base + self.head.offset,
+            flags=abi.SIF_PRIVILEGED * options.privileged | abi.SIF_INITDOMAIN * options.initdomain,
             cmdline_paddr=_address(base, self.cmdline),
             modlist_paddr=_address(base, self.modlist),
             modules=modules,
-            rsdp_paddr=rsdp,
+            rsdp_paddr=0 if options.abi == "draft-c" else rsdp,
             memmap_paddr=_address(base, self.memmap),
+            memmap=memmap,
         )
 
 
@@ -87,6 +98,7 @@ def string_bytes(text: str, what: str) -> bytes:
 
 def info_segment(options: BootOptions, memmap_entries: int) -> InfoSegment:
     """Lay the segment out for these options and that many memory map entries (none before version 1)."""
+    variation = options.variation
     end = 0
 
     def part(name: str, reason: str, size: int, content: Content = None) -> Part:
@@ -103,7 +115,9 @@ def info_segment(options: BootOptions, memmap_entries: int) -> InfoSegment:
 
     draft = options.abi == "draft-c"
     entry = struct.calcsize(abi.DRAFT_C_MODULE if draft else abi.MODULE)
-    head = part("start_info", layout.START_INFO_REASON, abi.READABLE_SIZE)
+    own = struct.calcsize({"draft-c": abi.DRAFT_C, "v0": abi.V0, "v1": abi.V1}[options.abi]) + variation.tail
+    head_size = own if variation.edge else max(own, abi.READABLE_SIZE)
+    head = part("start_info", layout.START_INFO_REASON, head_size)
     cmdline = string(options.cmdline or None, "cmdline", layout.CMDLINE_REASON)
     count = len(options.modules)
     modlist = part("modlist", layout.MODLIST_REASON, count * entry) if count else None
@@ -112,6 +126,6 @@ def info_segment(options: BootOptions, memmap_entries: int) -> InfoSegment:
         for index, spec in enumerate(options.modules)
     )
     memmap = None
-    if options.abi == "v1":
+    if options.abi == "v1" and variation.mapped:
         memmap = part("memmap", layout.MEMMAP_REASON, memmap_entries * struct.calcsize(abi.MEMMAP_ENTRY))
     return InfoSegment(head, cmdline, modlist, cmdlines, memmap, end)

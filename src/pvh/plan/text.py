@@ -48,7 +48,8 @@ def _table(plan: Plan, width: int) -> Iterator[str]:
 def _map(plan: Plan) -> Iterator[str]:
     yield "memory map"
     for entry in plan.memory_map:
-        yield f"  {entry.addr:#018x}-{entry.end - 1:#018x}  {size_text(entry.size):>10}  {MEMMAP_NAMES[entry.type]}"
+        kind = MEMMAP_NAMES.get(entry.type, f"type {entry.type:#x}")
+        yield f"  {entry.addr:#018x}-{entry.end - 1:#018x}  {size_text(entry.size):>10}  {kind}"
 
 
 def _warnings(plan: Plan, width: int) -> Iterator[str]:

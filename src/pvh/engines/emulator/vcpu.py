@@ -41,6 +41,7 @@ class EmulatorVcpu:
         self.tsc_offset = vm.tsc_offset
         self.pending: set[int] = set()
         self.rip = 0
+        self._executed = 0
         self._nmi = False
         self._loaded = False
         self._load_later: CpuState | None = None
@@ -59,6 +60,11 @@ class EmulatorVcpu:
     def index(self) -> int:
         """The vCPU id, from 0."""
         return self._index
+
+    @property
+    def executed(self) -> int:
+        """Basic blocks executed so far; a stop counts as some."""
+        return self._executed
 
     def load(self, state: CpuState) -> None:
         """Set every register of the record; what it does not hold has its reset value.
@@ -154,6 +160,7 @@ class EmulatorVcpu:
                     return
                 self.processor.occupy(self)
                 spent = self._step(left)
+                self._executed += spent
                 if left is not None:
                     left -= spent
                     if left <= 0:

@@ -111,6 +111,11 @@ class KvmVcpu:
         """Set what CPUID answers: struct kvm_cpuid2, before the first run."""
         kvm.must("the CPUID table", self._fd, kvm.SET_CPUID2, table)
 
+    @property
+    def executed(self) -> None:
+        """Nothing: blocks are not counted here."""
+        return
+
     def load(self, state: CpuState) -> None:
         """Set every register; what the record does not hold gets its reset value. A waiting vCPU becomes runnable.
 
