@@ -199,7 +199,7 @@ class GuestRam:
         first, last = -(-gpa // mmap.PAGESIZE) * mmap.PAGESIZE, (gpa + size) // mmap.PAGESIZE * mmap.PAGESIZE
         edges = [(gpa, size)]
         if first < last:
-            host = self.host_address(first)
+            host = self.host_address(first, last - first)
             assert host is not None, "the plan puts ranges into RAM"
             _mmap(host, last - first, _LAZY | _MAP_FIXED)
             edges = [(gpa, first - gpa), (last, gpa + size - last)]
