@@ -46,6 +46,11 @@ def test_unclaimed_ports_and_addresses_read_as_ones(bench: Bench) -> None:
     ]
 
 
+def test_the_counter_of_no_pit_is_not_taken_for_one_that_runs(bench: Bench) -> None:
+    """Linux on AMD asks whether its high byte is 0xff, and then for how long (tsc.c, quick_pit_calibrate)."""
+    assert ask(bench, PortOut(0x43, 1, 0xB0), PortOut(0x42, 1, 0xFF), PortIn(0x42, 1)) == [None, None, 0]
+
+
 def test_the_uart_is_on_platform_bare_alone(bench: Bench) -> None:
     assert ask(bench, PortIn(0x3FD, 1), platform="bare") == [0x60]
     assert ask(bench, PortIn(0x3FD, 1), platform="xen") == [0xFF]
