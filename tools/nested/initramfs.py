@@ -1,4 +1,4 @@
-"""Make the first file system of the machine inside: Debian's Python, KVM's modules, this checkout's code.
+"""Make the first file system of the machine inside: Debian's Python, KVM's modules, this checkout's code and needs.
 
 What comes from Debian is obtained and archived once (.cache/nested); the code is archived anew at each run, behind it.
 """
@@ -15,15 +15,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import capstone
 from tools.nested import cpio, init
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = ROOT / ".cache" / "nested"
-USERLAND = HOME / "root"
 KERNEL = HOME / "kernel"
 # The interpreter, and what ctypes, mmap and the standard library's decompressors need; OpenSSL and the like stay out.
 PYTHON: list[str] = ["python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib"]
 LIBRARIES: list[str] = ["libc6", "libexpat1", "zlib1g", "libffi8", "libbz2-1.0", "liblzma5"]
+# What `pvh run` needs to find a kernel in a bzImage; the disassembler, which finds hypercalls in it, is this Python's.
+CODEC: list[str] = ["python3-lz4", "liblz4-1"]
+PACKAGES = PYTHON + LIBRARIES + CODEC
+USERLAND = HOME / f"root-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:16]}"
+PACKAGED = USERLAND / "usr/lib/python3/dist-packages"
+CAPSTONE = Path(capstone.__file__).parent
 CODE = ("src/pvh", "tests", "bench", "tools")
 # Parts of the library that no program here imports, by path below lib/python3.11: they would only be unpacked.
 UNUSED = (
@@ -68,15 +74,19 @@ def build(words: list[str], extra: tuple[Path, ...], stage: Path) -> bytes:
 def _base() -> bytes:
     """Return the archive of all that does not change from run to run."""
     recipe = b"".join(Path(str(module.__file__)).read_bytes() for module in (sys.modules[__name__], init, cpio))
+    recipe += capstone.__version__.encode()
     cached = HOME / f"base-{hashlib.sha256(recipe).hexdigest()[:16]}.cpio"
     if not cached.exists():
         if not USERLAND.exists():
-            _obtain(USERLAND, PYTHON + LIBRARIES, [])
+            _obtain(USERLAND, PACKAGES, [])
         kernel()
         for name in UNUSED:
             path = USERLAND / "usr/lib/python3.11" / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        _compile(USERLAND / "usr/lib/python3.11")
+        left_out = shutil.ignore_patterns("__pycache__", "include")
+        shutil.copytree(CAPSTONE, PACKAGED / "capstone", ignore=left_out, dirs_exist_ok=True)
+        for folder in (USERLAND / "usr/lib/python3.11", PACKAGED):
+            _compile(folder)
         unfinished = cached.with_suffix(".part")
         unfinished.write_bytes(cpio.archive(_base_entries()))
         unfinished.rename(cached)
@@ -95,7 +105,7 @@ def _base_entries() -> Iterator[cpio.Entry]:
     yield cpio.Entry("init", stat.S_IFREG | 0o755, Path(init.__file__).read_bytes())
     for part in ("lib", "lib64"):
         yield from cpio.tree(USERLAND / part, part)
-    for part in ("usr/bin/python3.11", "usr/lib/x86_64-linux-gnu", "usr/lib/python3.11"):
+    for part in ("usr/bin/python3.11", "usr/lib/x86_64-linux-gnu", "usr/lib/python3.11", "usr/lib/python3"):
         yield from cpio.parents(part)
         yield from cpio.tree(USERLAND / part, part)
 
