@@ -20,7 +20,7 @@ MUTATED := kernel
 BOOT ?= --engine emulator --cmdline 'earlyprintk=xen console=hvc0'
 KERNEL ?=
 
-.PHONY: help setup boot specimens lint types test test-more oracle bench accept clean
+.PHONY: help setup boot specimens lint types test test-more docs oracle bench accept clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -68,8 +68,9 @@ types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint types specimens ## linters, type checkers, tests, branch coverage (at most 15 minutes)
-	@# gdb reads our cores, iasl our ACPI tables, fish and zsh our completion; without them their tests skip, and say so.
-	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools as=binutils fish=fish zsh=zsh || true
+	@# gdb reads our cores, iasl our ACPI tables, fish and zsh our completion, gcc makes the tutorial's kernels; without
+	@# them their tests skip, and say so.
+	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools gcc=gcc fish=fish zsh=zsh || true
 	export PVH_SPECIMENS=required
 	# The rooms that data flows through before a guest runs are covered by tests of their own.
 	own=(tests/abi tests/kernel tests/plan tests/build)
@@ -77,11 +78,15 @@ test: lint types specimens ## linters, type checkers, tests, branch coverage (at
 	for room in $(COVERED); do $(BIN)/coverage report --include="src/pvh/$$room/*" --fail-under=95; done
 	$(BIN)/pytest -n $(JOBS) -m 'not browser and not nested' "$${own[@]/#/--ignore=}"
 
-test-more: setup specimens ## browser, genuine KVM inside QEMU, mutations, other Pythons (at most 45 minutes)
+test-more: setup specimens docs ## documentation, browser, genuine KVM inside QEMU, mutations, other Pythons (at most 45 minutes)
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 chromium=chromium
 	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested'
 	for room in $(MUTATED); do $(BIN)/python tools/mutate.py $$room; done
 	$(BIN)/python -m tools.pythons
+
+docs: setup ## build the documentation into .cache/site; a warning is an error
+	@$(BIN)/python -m pip install -qq --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 oracle: setup ## real Xen inside QEMU: run our guests there, keep its logs, compare (1 minute)
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
