@@ -81,7 +81,9 @@ def nested(runs: int) -> Iterator[dict[str, Any]]:
     yield from found
     if len(found) != len(guests):
         yield {"guest": "all", "wrong": [f"{len(found)} of {len(guests)} runs ended"], "seconds": 0.0}
-    said = inside("tests/fuzz/inside.py", "--calls", str(CALLS_NESTED), "--each", str(CALLS_NESTED // 20))
+    said = inside(
+        "tests/fuzz/inside.py", "run_vcpu_fuzz", "--calls", str(CALLS_NESTED), "--each", str(CALLS_NESTED // 20)
+    )
     report = json.loads(said[said.index("{") :]) if "{" in said else {"faults": [said], "seconds": 0.0}
     yield {"guest": "vcpufuzz:16", "wrong": report["faults"], "seconds": report["seconds"], "report": report}
 

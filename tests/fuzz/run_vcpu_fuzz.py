@@ -9,21 +9,16 @@ calls explains, if a result is no errno, or if this process grows.
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import os
-import platform
 import struct
-import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from fuzz.report import give, header, resident
 from pvh.abi import errno, vcpu_op
 from pvh.build.builder import build
 from pvh.engines.engine import Engine
@@ -117,25 +112,6 @@ def run(engine: Engine, seed: int, calls: int, words: str = "") -> Run:
     return Run(seed, results, callers, sum(risky), sum(odd), said.decode("ascii", "replace"), outcome)
 
 
-def resident() -> int:
-    """Return the bytes of this process in memory."""
-    gc.collect()
-    with open("/proc/self/statm", encoding="ascii") as stream:
-        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def versions() -> dict[str, str]:
-    """Return what is known of the code that runs: inside a nested machine, nothing."""
-    found: dict[str, str] = {}
-    with suppress(OSError):
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-        found["commit"] = done.stdout.strip()
-    for name in ("pvh", "unicorn"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 class Campaign:
     """Guests one after another, and what came of them."""
 
@@ -213,11 +189,7 @@ def main(argv: list[str]) -> int:
     campaign.go(options.calls, options.each, options.seed)
     seconds = time.monotonic() - begin
     report = {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": ["python", "tests/fuzz/run_vcpu_fuzz.py", *argv],
-        "versions": versions(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
+        **header("tests/fuzz/run_vcpu_fuzz.py", argv),
         "engine": f"{options.engine} {said}".strip(),
         "calls": campaign.calls,
         "calls that may end the run": campaign.risky,
@@ -232,11 +204,7 @@ def main(argv: list[str]) -> int:
                           "last": campaign.sizes[-1] >> 20},
         "faults": campaign.faults,
     }  # fmt: skip
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    give(report, options.json)
     return 1 if campaign.faults else 0
 
 

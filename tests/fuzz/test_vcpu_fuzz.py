@@ -46,7 +46,7 @@ def test_they_do_on_kvm() -> None:
 
 @pytest.mark.nested
 def test_they_do_on_a_genuine_kvm() -> None:
-    said = inside("tests/fuzz/inside.py", "--calls", str(CALLS), "--each", str(CALLS // 5))
+    said = inside("tests/fuzz/inside.py", "run_vcpu_fuzz", "--calls", str(CALLS), "--each", str(CALLS // 5))
     report = json.loads(said[said.index("{") :])
     assert report["faults"] == []
     assert report["calls"] >= CALLS
