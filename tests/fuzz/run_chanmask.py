@@ -1,10 +1,11 @@
 """Events sent to two vCPUs that mask and unmask their channels meanwhile (tests/guests/chanmask.S). Without pytest.
 
-    python tests/fuzz/run_chanmask.py [--engine emulator|kvm] [--events N] [--seed N] [--json F]
+    python tests/fuzz/run_chanmask.py [--engine emulator|kvm] [--events N] [--burst N] [--seed N] [--json F]
 
-The host sends bursts of 1 to 16 events to random ones of 48 ports, and waits after each until the guest's handlers have
-seen the last event of each port: pending bits may become one, but none may stay unseen. One that does, for SECONDS, is
-lost. On the emulator, whose vCPUs and host take turns, events are sent at exits; on KVM by a thread of its own.
+The host sends bursts of 1 to 16 (or N) events to random ones of 48 ports, and waits after each until the guest's
+handlers have seen the last event of each port: pending bits may become one, but none may stay unseen. One that does, for
+SECONDS, is lost. On the emulator, whose vCPUs and host take turns, events are sent at exits; on KVM by a thread of its
+own.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ SECONDS = 20.0  # that an event may stay unseen, on a machine that is busy
 class Sender:
     """Sends bursts of events, each when the one before was seen, until there were enough."""
 
-    def __init__(self, domain: Domain, events: int, seed: int) -> None:
+    def __init__(self, domain: Domain, events: int, burst: int, seed: int) -> None:
         self._domain = domain
         self._ram = domain.ram
         self._wanted = events
+        self._most = burst
         self._rng = random.Random(seed)
         self._counts = dict.fromkeys(PORTS, 0)
         self._since = time.monotonic()
@@ -78,7 +80,7 @@ class Sender:
     def _burst(self) -> None:
         self.bursts += 1
         self._since = time.monotonic()
-        for _ in range(self._rng.randint(1, min(BURST, self._wanted - self.sent))):
+        for _ in range(self._rng.randint(1, min(self._most, self._wanted - self.sent))):
             port = self._rng.choice(PORTS)
             self._counts[port] += 1
             self._ram.write(SEQ + 4 * port, self._counts[port].to_bytes(4, "little"))
@@ -124,7 +126,7 @@ class Run:
         return wrong
 
 
-def run(engine: Engine, events: int, seed: int = 1, timeout: float = 3600.0) -> Run:
+def run(engine: Engine, events: int, seed: int = 1, burst: int = BURST, timeout: float = 3600.0) -> Run:
     """Send so many events to one guest."""
     options = BootOptions(memory=32 * MIB, vcpus=2, timeout=timeout)
     image = build(plan(read_kernel(os.path.join(GUESTS, "chanmask.elf")), options))
@@ -151,7 +153,7 @@ def run(engine: Engine, events: int, seed: int = 1, timeout: float = 3600.0) -> 
         machine = Machine(image, engine, hear, watch)
         domain = machine._board.domain
         assert domain
-        sender = Sender(domain, events, seed)
+        sender = Sender(domain, events, burst, seed)
         thread = threading.Thread(target=send, daemon=True)
         if parallel:
             thread.start()
@@ -177,6 +179,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--engine", choices=("emulator", "kvm"), default="emulator")
     parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--burst", type=int, default=BURST, help="events at most, between two looks")
     parser.add_argument("--seed", type=lambda text: int(text, 0), default=1)
     parser.add_argument("--json", help="write the report here, too")
     options = parser.parse_args(argv)
@@ -184,7 +187,7 @@ def main(argv: list[str]) -> int:
     if engine is None:
         print(about, file=sys.stderr)
         return 2
-    one = run(engine, options.events, options.seed)
+    one = run(engine, options.events, options.seed, options.burst)
     faults = one.faults()
     report = {
         **header("tests/fuzz/run_chanmask.py", argv),

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from fuzz.attacker import OPERATIONS, Attacker, Places
 from pvh.abi import errno
 from pvh.abi import hypercall as abi
-from pvh.xen.dispatch import HANDLERS
 from xen.guest import ARG, BUFFER, CONSOLE, RAM, SPARE, SPECIAL, TABLES, Guest
 
 CALLS = int(os.environ.get("PVH_HOSTILE_CALLS", "20000"))
@@ -26,74 +26,19 @@ A_LIFE = 2_000  # calls
 SLOWEST = 5.0  # seconds a call may take
 MOST_GROWTH = 8 << 20  # bytes that a life may leave behind
 
-# Operations there are, by call; others come up too.
-OPERATIONS = {
-    abi.MEMORY_OP: 28, abi.XEN_VERSION: 12, abi.CONSOLE_IO: 3, abi.GRANT_TABLE_OP: 13, abi.VM_ASSIST: 3,
-    abi.VCPU_OP: 17, abi.SCHED_OP: 8, abi.EVENT_CHANNEL_OP: 15, abi.PHYSDEV_OP: 32, abi.HVM_OP: 27,
-}  # fmt: skip
-SMALL = (0, 1, 2, 3, 4, 5, 8, 16, 64, 100, 128, 129, 512, 1023, 1024, 4095, 4096)
-EDGES = (
-    *SMALL, 0x7FF0, 0x7FFF, 0xFFFF, 1 << 16, 1 << 26, 0x7FFFFFFF, 1 << 31, 0xFFFFFFFF, 1 << 32, 1 << 40, 1 << 52,
-    1 << 62, 1 << 63, (1 << 64) - 1, ARG, BUFFER, SPARE, TABLES, RAM - 1, RAM - 4, RAM, SPECIAL, CONSOLE,
-    CONSOLE + 4090, ARG >> 12, RAM >> 12, SPECIAL >> 12, CONSOLE >> 12,
-)  # fmt: skip
+PLACES = Places(RAM, ARG, BUFFER, (SPARE, TABLES, SPECIAL, CONSOLE, CONSOLE + 4090))
 
 
-class Attacker:
-    """Makes calls, and structures for them that are half right."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-
-    def value(self) -> int:
-        kind = self.rng.random()
-        if kind < 0.5:
-            return self.rng.choice(SMALL)
-        if kind < 0.9:
-            return self.rng.choice(EDGES)
-        return self.rng.getrandbits(64)
-
-    def address(self) -> int:
-        return self.rng.choice((ARG, ARG, ARG, BUFFER, self.value()))
-
-    def structure(self) -> bytes:
-        """Fields of all sizes, mostly of one size, aligned or not."""
-        sizes = self.rng.choice(((2,), (4,), (8,), (2, 4), (2, 2, 4), (2, 6, 8), (1, 2, 4, 8)))
-        data = bytearray(self.rng.randrange(2))
-        while len(data) < 64:
-            size = self.rng.choice(sizes) if len(sizes) > 3 else sizes[len(data) // 2 % len(sizes)]
-            data += (self.value() & (1 << 8 * size) - 1).to_bytes(size, "little")
-        return bytes(data)
-
-    def call(self, guest: Guest) -> tuple[int, int, int]:
-        """Make a call; return its number, operation and result."""
-        number = self.rng.choice((*HANDLERS, *HANDLERS, self.rng.randrange(64), self.value()))
-        operation = self.rng.randrange(OPERATIONS.get(number, 64)) if self.rng.random() < 0.9 else self.value()
-        if (number, operation) == (abi.SCHED_OP, 2) and self.rng.random() < 0.9:
-            operation = 3  # a shutdown ends the domain
-        for place in (ARG, BUFFER):
-            guest.ram.write(place, self.structure())
-        bits = self.rng.choice((64, 32, 16))
-        args = self.args(number, operation)
-        if bits != 64:
-            args = tuple(value & 0xFFFFFFFF for value in args)
-        vcpu = self.rng.randrange(2)
-        result = guest.raw(number if bits == 64 else number & 0xFFFFFFFF, *args, vcpu=vcpu, bits=bits)
-        width = 64 if bits == 64 else 32
-        assert 0 <= result < 1 << width
-        return number, operation, result - (1 << width) if result >> width - 1 else result
-
-    def args(self, number: int, operation: int) -> tuple[int, ...]:
-        if number == abi.MULTICALL:
-            # A list that fills memory takes a second: such ones are few.
-            return (self.address(), self.value() if self.rng.random() < 0.02 else self.rng.randrange(40))
-        if number == abi.VCPU_OP:
-            return (operation, self.rng.choice((0, 1, self.value())), self.address())
-        if number == abi.CONSOLE_IO:
-            return (operation, self.value(), self.address())
-        if number == abi.MEMORY_OP and self.rng.random() < 0.1:
-            operation |= self.value() << 6 & (1 << 64) - 1
-        return (operation, self.address(), self.value(), self.value(), self.value())
+def make(attacker: Attacker, guest: Guest) -> tuple[int, int, int]:
+    """Make a call; return its number, operation and result."""
+    bits = attacker.rng.choice((64, 32, 16))
+    call = attacker.call(bits)
+    guest.ram.write(ARG, call.structure)
+    guest.ram.write(BUFFER, call.buffer)
+    result = guest.raw(call.number, *call.args, vcpu=attacker.rng.randrange(2), bits=bits)
+    width = 64 if bits == 64 else 32
+    assert 0 <= result < 1 << width
+    return call.number, call.operation, result - (1 << width) if result >> width - 1 else result
 
 
 def lives(attacker: Attacker) -> Iterator[Guest]:
@@ -113,13 +58,13 @@ def lives(attacker: Attacker) -> Iterator[Guest]:
 
 
 def test_random_calls_neither_raise_nor_hang(capsys: pytest.CaptureFixture[str]) -> None:
-    attacker = Attacker(random.Random(SEED))
+    attacker = Attacker(random.Random(SEED), PLACES)
     seen: Counter[tuple[str, int, str]] = Counter()
     slowest = 0.0
     for guest in lives(attacker):
         guest.said.clear()
         began = time.monotonic()
-        number, operation, result = attacker.call(guest)
+        number, operation, result = make(attacker, guest)
         slowest = max(slowest, time.monotonic() - began)
         told = errno.NAMES.get(-result, str(result)) if -4096 < result < 0 else "ok"
         seen[abi.NAMES.get(number, "none"), operation if operation < 64 else -1, told] += 1
@@ -137,15 +82,15 @@ def test_random_calls_neither_raise_nor_hang(capsys: pytest.CaptureFixture[str])
 
 def test_a_domain_does_not_grow() -> None:
     """What one domain keeps for a guest that asks for everything it can, again and again."""
-    attacker = Attacker(random.Random(SEED + 1))
+    attacker = Attacker(random.Random(SEED + 1), PLACES)
     guest = Guest(vcpus=2)
     for _ in range(1000):
-        attacker.call(guest)
+        make(attacker, guest)
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(2000):
-            attacker.call(guest)
+            make(attacker, guest)
             guest.said.clear()
             for notes in (
                 guest.host.vectors,
