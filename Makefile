@@ -111,6 +111,14 @@ accept: setup specimens bench ## campaigns by hand: hours of fuzzing, the figure
 	  $(BIN)/python tests/fuzz/run_vcpu_fuzz.py --engine kvm --each 5000 --words nopaged \
 	    --json bench/results/accept-vcpu-fuzz-kvm-$$today.json
 	fi
+	# A million random calls of every number, and a million events to two vCPUs that mask and unmask.
+	$(BIN)/python tests/fuzz/run_any_calls.py --json bench/results/accept-any-calls-emulator-$$today.json
+	$(BIN)/python tests/fuzz/run_chanmask.py --json bench/results/accept-chanmask-emulator-$$today.json
+	if [ -w /dev/kvm ]; then
+	  $(BIN)/python tests/fuzz/run_any_calls.py --engine kvm --each 5000 \
+	    --json bench/results/accept-any-calls-kvm-$$today.json
+	  $(BIN)/python tests/fuzz/run_chanmask.py --engine kvm --json bench/results/accept-chanmask-kvm-$$today.json
+	fi
 
 clean: ## remove what make made
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

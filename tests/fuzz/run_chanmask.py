@@ -3,9 +3,9 @@
     python tests/fuzz/run_chanmask.py [--engine emulator|kvm] [--events N] [--burst N] [--seed N] [--json F]
 
 The host sends bursts of 1 to 16 (or N) events to random ones of 48 ports, and waits after each until the guest's
-handlers have seen the last event of each port: pending bits may become one, but none may stay unseen. One that does, for
-SECONDS, is lost. On the emulator, whose vCPUs and host take turns, events are sent at exits; on KVM by a thread of its
-own.
+handlers have seen the last event of each port: pending bits may become one, but none may stay unseen. One that does,
+for SECONDS, is lost. On the emulator, whose vCPUs and host take turns, events are sent at exits; on KVM by a thread of
+its own.
 """
 
 from __future__ import annotations

@@ -44,18 +44,15 @@ class XenstoreRing:
     def serve(self) -> None:
         """Take the requests that are there now, and send what there is room for.
 
-        What the guest adds meanwhile waits for its next notification: so this ends, whatever the guest does.
+        What the guest adds meanwhile waits for its next notification, and what becomes of its indexes is not looked at
+        again: so this ends, whatever the guest does.
         """
         if self._get(wire.CONNECTION) == wire.RECONNECT:
             self._reconnect()
         if self._broken:
             return
         moved = self._send()
-        produced = self._get(wire.REQ_PROD)
-        while self._guest.outbox.outstanding < OUTSTANDING and self._receive(produced):
-            moved = True
-            self._send()
-        if moved or self._broken:
+        if self._take_requests() or moved or self._broken:
             self._notify()
 
     def push(self) -> None:
@@ -64,23 +61,26 @@ class XenstoreRing:
             self._send()
             self._notify()
 
-    def _receive(self, produced: int) -> bool:
-        """Take what completes a header or a message, or as much of it as is there; return whether it was anything."""
-        if self._broken:
-            return False
-        consumed = self._get(wire.REQ_CONS)
-        waiting = produced - consumed & _WRAP
+    def _take_requests(self) -> bool:
+        """Take what is in the ring now while the guest takes replies; return whether it was anything."""
+        first = consumed = self._get(wire.REQ_CONS)
+        waiting = self._get(wire.REQ_PROD) - consumed & _WRAP
         if waiting > wire.RING_SIZE:
             self._break(wire.ERROR_RINGIDX)
-            return False
+        while waiting and not self._broken and self._guest.outbox.outstanding < OUTSTANDING:
+            count = self._receive(consumed, waiting)
+            consumed, waiting = consumed + count, waiting - count
+            self._send()
+        return consumed != first
+
+    def _receive(self, consumed: int, waiting: int) -> int:
+        """Take what completes a header or a message, or as much of it as is there; return how many bytes that were."""
         count = min(waiting, self._missing())
-        if not count:
-            return False
         self._partial += self._copy_out(wire.REQ + consumed % wire.RING_SIZE, count)
         self._set(wire.REQ_CONS, consumed + count)
         if len(self._partial) >= wire.HEADER_SIZE:
             self._consider()
-        return True
+        return count
 
     def _missing(self) -> int:
         """Return how many bytes the header, or the message, lacks."""
