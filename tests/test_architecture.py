@@ -29,6 +29,7 @@ ROOMS = (
         "symbols",
         "core",
         "export",
+        "gdb",
         "timeline",
     },
     {"xen", "engines"},
