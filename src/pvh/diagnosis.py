@@ -68,6 +68,16 @@ class Places:
             return self._inside(segment, linear - segment.vaddr) + note
         return self._planned(gpa) if gpa is not None else f"outside the kernel{note}"
 
+    def symbol(self, linear: int) -> str:
+        """Return the kernel's symbol at or before a linear address, such as `start+0x10`, or "" if there is none."""
+        gpa = self._memory.translate(linear)
+        segment, vaddr = self._segment(gpa, physical=True) if gpa is not None else None, linear
+        if segment and gpa is not None:
+            vaddr = segment.vaddr + gpa - segment.paddr
+        segment = segment or self._segment(linear, physical=False)
+        place = self._symbols.at(vaddr, segment) if segment else None
+        return f"{place.name}+{place.offset:#x}" if place else ""
+
     def _segment(self, address: int, *, physical: bool) -> Segment | None:
         """Return the segment around an address; where some overlap, the last one's bytes are those in memory."""
         for segment in reversed(self._plan.kernel.loads):

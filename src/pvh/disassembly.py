@@ -1,8 +1,8 @@
 """Instructions of a guest, by linear address: what it executed last, and where it stands.
 
-capstone decodes, and is imported here alone. Memory is read as it stands now, through the processor's page tables, and
-taken for code of the processor's present width: what the guest overwrote, unmapped or ran in another mode since shows
-as it would run now.
+capstone decodes; conformance/monitor/decode.py alone imports it too. Memory is read as it stands now, through the
+processor's page tables, and taken for code of the processor's present width: what the guest overwrote, unmapped or ran
+in another mode since shows as it would run now.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvh.build.sigbus import Guard
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -91,6 +93,9 @@ class GuestRam:
     Addresses are guest physical. block() is the one place where a range is checked, and all others ask it: they take
     what a guest may have made up, and a range that is not wholly inside one block gives None or False, never an
     exception. Whoever goes past it all the same meets inaccessible pages on both sides of each block.
+
+    watch  is told (gpa, size) of what somebody beside the guest may be about to write: by view() and what is made of
+           it, and by host_address()
     """
 
     def __init__(self, blocks: tuple[tuple[int, int], ...]) -> None:
@@ -100,6 +105,7 @@ class GuestRam:
         """
         self._take([])
         self._reserved: list[tuple[int, int]] = []  # host address and size of each mapping, with its guards
+        self.watch: Callable[[int, int], None] | None = None
         self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
         for gpa, size in blocks:
             try:
@@ -158,11 +164,15 @@ class GuestRam:
     def host_address(self, gpa: int, size: int) -> int | None:
         """Return the host virtual address of [gpa, gpa + size), or None when it is not all memory."""
         block = self.block(gpa, size)
+        if self.watch and block:
+            self.watch(gpa, size)
         return block.host + gpa - block.gpa if block else None
 
     def view(self, gpa: int, size: int) -> memoryview | None:
         """Return a writable view of [gpa, gpa + size), or None when it is not all memory."""
         block = self.block(gpa, size)
+        if self.watch and block:
+            self.watch(gpa, size)
         return block.view[gpa - block.gpa : gpa - block.gpa + size] if block else None
 
     def read(self, gpa: int, size: int) -> bytes | None:

@@ -36,7 +36,7 @@ class EmulatorEngine:
         self._started = _moment()
         self._tsc_khz = 0
         library()
-        self._layout = calibrate.find_layout()
+        self.layout = calibrate.find_layout()
 
     def cpuid(self) -> CpuidTable:
         """Return the CPUID leaves it can execute faithfully."""
@@ -55,4 +55,4 @@ class EmulatorEngine:
 
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> EmulatorVm:
         """Make a guest of an image. Raises EngineError when the host refuses."""
-        return EmulatorVm(image, cpuid, self._layout)
+        return EmulatorVm(image, cpuid, self.layout)

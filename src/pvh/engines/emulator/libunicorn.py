@@ -30,6 +30,7 @@ _CTL_WRITE = 1
 
 HOOK_INTR = 1 << 0
 HOOK_INSN = 1 << 1
+HOOK_CODE = 1 << 2
 HOOK_BLOCK = 1 << 3
 HOOK_MEM_INVALID = 0x3F << 4
 
@@ -64,6 +65,7 @@ ERR_FETCH_UNMAPPED = 8
 ERR_FETCH_PROT = 14
 
 IntrHook = CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
+CodeHook = CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_void_p)
 VoidHook = CFUNCTYPE(None, c_void_p, c_void_p)
 CpuidHook = CFUNCTYPE(c_int, c_void_p, c_void_p)
 InHook = CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
@@ -91,6 +93,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "uc_emu_stop": (c_int, (c_void_p,)),
     "uc_reg_read": (c_int, (c_void_p, c_int, c_void_p)),
     "uc_reg_write": (c_int, (c_void_p, c_int, c_void_p)),
+    "uc_hook_del": (c_int, (c_void_p, c_void_p)),
     "uc_context_alloc": (c_int, (c_void_p, POINTER(c_void_p))),
     "uc_context_free": (c_int, (c_void_p,)),
     "uc_context_size": (c_size_t, (c_void_p,)),
@@ -223,8 +226,8 @@ class Handle:
         pointers = (ctypes.cast(read, c_void_p), gpa, ctypes.cast(write, c_void_p), gpa)
         self.check(self.lib.uc_mmio_map(self.uc, gpa, size, *pointers), f"mapping I/O at {gpa:#x}")
 
-    def hook(self, kind: int, callback: Any, instruction: int | None = None, user_data: int = 0) -> None:
-        """Install a hook for every address; callback is one of the hook types above or a function's address."""
+    def hook(self, kind: int, callback: Any, instruction: int | None = None, user_data: int = 0) -> int:
+        """Install a hook for every address, return it; callback is a hook type's or a function's address."""
         self._keep.append(callback)
         extra = () if instruction is None else (c_int(instruction),)
         out = c_void_p()
@@ -232,6 +235,11 @@ class Handle:
             c_void_p(self.uc), byref(out), c_int(kind), callback, c_void_p(user_data), c_uint64(1), c_uint64(0), *extra
         )
         self.check(status, f"adding hook {kind:#x}")
+        return out.value or 0
+
+    def unhook(self, hook: int) -> None:
+        """Take a hook away; it may be called until the run ends. Code translated with it must be forgotten then."""
+        self.check(self.lib.uc_hook_del(c_void_p(self.uc), c_void_p(hook)), "deleting a hook")
 
     def start(self, rip: int, count: int = 0) -> int:
         """Execute at rip (an offset in CS) until stopped, or count instructions; return the library's status."""

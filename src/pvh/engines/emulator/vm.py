@@ -24,8 +24,12 @@ class EmulatorVm:
         # The guest's time stamp counter begins at 0.
         self.tsc_offset = -host_tsc()
         self.processor = Processor(image.ram)
-        self._vcpus = [EmulatorVcpu(self, index, CpuidLookup(table)) for index, table in enumerate(cpuid)]
+        self._vcpus = [self.vcpu(index, table) for index, table in enumerate(cpuid)]
         self._vcpus[0].load(image.entry)
+
+    def vcpu(self, index: int, table: CpuidTable) -> EmulatorVcpu:
+        """Make a processor."""
+        return EmulatorVcpu(self, index, CpuidLookup(table))
 
     @property
     def vcpus(self) -> tuple[EmulatorVcpu, ...]:
