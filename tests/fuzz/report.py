@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -40,6 +41,20 @@ def header(script: str, argv: list[str]) -> dict[str, object]:
         "python": platform.python_version(),
         "kernel": platform.release(),
     }
+
+
+class Progress:
+    """Says on standard error how far a campaign is, every ten seconds."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def tell(self, done: int, wanted: int) -> None:
+        """Take note of how much is done."""
+        now = time.monotonic()
+        if now - self._said >= 10:
+            self._said = now
+            print(f"{done} of {wanted}", file=sys.stderr, flush=True)
 
 
 def give(report: dict[str, object], path: str | None) -> None:

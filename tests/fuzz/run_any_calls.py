@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from fuzz.attacker import Attacker, Call, Places
-from fuzz.report import give, header, resident
+from fuzz.report import Progress, give, header, resident
 from pvh.abi import errno, memory
 from pvh.abi import hypercall as abi
 from pvh.build.builder import build
@@ -148,11 +148,12 @@ class Campaign:
 
     def go(self, count: int, each: int, seed: int) -> None:
         """Make at least so many calls, by guests of so many each."""
-        bits = 64
+        bits, progress = 64, Progress()
         while self.calls < count and len(self.faults) < 10:
             self._add(run(self._engine, seed, min(each, max(2, count - self.calls)), bits))
             seed = seed * 1664525 + 1013904223 & 0xFFFFFFFF  # Knuth's "quick and dirty" generator
             bits = 96 - bits
+            progress.tell(self.calls, count)
         early = self.enders.total()
         if self.calls >= 100_000 and early > MOST_RISKY * self.calls:
             self.faults.append(f"{early} calls that ended the run are too many")

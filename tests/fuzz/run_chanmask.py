@@ -22,7 +22,7 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from fuzz.report import give, header
+from fuzz.report import Progress, give, header
 from pvh.build.builder import build
 from pvh.engines.engine import Engine
 from pvh.engines.exits import Exit
@@ -53,6 +53,7 @@ class Sender:
         self._rng = random.Random(seed)
         self._counts = dict.fromkeys(PORTS, 0)
         self._since = time.monotonic()
+        self._progress = Progress()
         self.sent = self.bursts = self.coalesced = 0
         self.lost: list[int] = []
         self.longest = 0.0
@@ -79,6 +80,7 @@ class Sender:
 
     def _burst(self) -> None:
         self.bursts += 1
+        self._progress.tell(self.sent, self._wanted)
         self._since = time.monotonic()
         for _ in range(self._rng.randint(1, min(self._most, self._wanted - self.sent))):
             port = self._rng.choice(PORTS)

@@ -18,7 +18,7 @@ from collections import Counter
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from fuzz.report import give, header, resident
+from fuzz.report import Progress, give, header, resident
 from pvh.abi import errno, vcpu_op
 from pvh.build.builder import build
 from pvh.engines.engine import Engine
@@ -134,10 +134,12 @@ class Campaign:
 
     def go(self, calls: int, each: int, seed: int) -> None:
         """Make at least so many calls, by guests of so many each."""
+        progress = Progress()
         while self.calls < calls and len(self.faults) < 10:
             one = run(self._engine, seed, min(each, calls - self.calls), self._words)
             self._add(one)
             seed = seed * 1664525 + 1013904223 & 0xFFFFFFFF  # Knuth's "quick and dirty" generator
+            progress.tell(self.calls, calls)
         if self.calls >= 100_000 and self.risky > MOST_RISKY * self.calls:
             self.faults.append(f"{self.risky} calls that may end the run are too many")
         if self.grown > GROWTH:

@@ -19,7 +19,7 @@ from smp.boot import engine_of
 
 CALLS = 3000
 CALLS_KVM = 500
-CALLS_NESTED = 4000
+CALLS_NESTED = 2000
 SEEDS = (1, 2)
 
 
