@@ -52,7 +52,7 @@ RINGS = (
 POKED = (*RINGS, SHARED, SHARED + 0x800, SHARED + 0xA00, TABLES)
 PLACES = Places(RAM, ARG, BUFFER, (SHARED, TABLES, XENSTORE_PAGE.start, CONSOLE_PAGE.start, CONSOLE_PAGE.start + 4090))
 MOST_RISKY = 1e-4  # of the calls may end the run
-SECONDS = 60.0
+SECONDS = 300.0  # a list may be as long as memory: a million operations in one call, half a minute on a busy machine
 GROWTH = 32 * MIB  # of the process after a tenth of the run
 
 
