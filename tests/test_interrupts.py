@@ -27,8 +27,8 @@ class Fake:
         self.asked: list[Asked] = []
         self.processors = [SimpleNamespace(stage=stage) for stage in ("up", "up", "created")]
 
-    def inject(self, vcpu: int, vector: int) -> None:
-        self.asked.append(("inject", vcpu, vector))
+    def deliver(self, vcpu: int, vector: int) -> None:
+        self.asked.append(("deliver", vcpu, vector))
 
     def nmi(self, vcpu: int) -> None:
         self.asked.append(("nmi", vcpu))
@@ -83,18 +83,18 @@ def xen() -> Bench:
 def test_a_fixed_interrupt_arrives_where_it_is_sent(
     xen: Bench, command: int, destination: int, targets: list[int]
 ) -> None:
-    assert xen.send(command | 0x50, destination, source=1) == [("inject", target, 0x50) for target in targets]
+    assert xen.send(command | 0x50, destination, source=1) == [("deliver", target, 0x50) for target in targets]
 
 
 def test_the_lowest_priority_is_one_processor(xen: Bench) -> None:
-    assert xen.send(ALL | 1 << 8 | 0x50) == [("inject", 0, 0x50)]
+    assert xen.send(ALL | 1 << 8 | 0x50) == [("deliver", 0, 0x50)]
 
 
 def test_a_second_of_the_same_priority_waits_for_the_end_of_the_first(xen: Bench) -> None:
     xen.send(0x50, 2)
     assert xen.send(0x51, 2) == []
     xen.write(1, EOI, 0)
-    assert xen.asked == [("inject", 1, 0x51)]
+    assert xen.asked == [("deliver", 1, 0x51)]
 
 
 def test_an_nmi_passes_the_registers(xen: Bench) -> None:
@@ -109,7 +109,7 @@ def test_init_and_startup_go_to_xen(xen: Bench) -> None:
 
 def test_init_resets_the_local_apic_of_a_started_vcpu_only(xen: Bench) -> None:
     xen.send(OTHERS | INIT | 0xC000)
-    assert xen.send(OTHERS | 0x50) == [("inject", 2, 0x50)], "vCPU 1's is disabled now"
+    assert xen.send(OTHERS | 0x50) == [("deliver", 2, 0x50)], "vCPU 1's is disabled now"
 
 
 def test_without_xen_a_startup_counts_once_until_an_init() -> None:

@@ -65,7 +65,7 @@ class Interrupts:
         vector = lapic.pending()
         if vector is not None:
             lapic.acknowledge(vector)
-            self._machine.inject(vcpu, vector)
+            self._machine.deliver(vcpu, vector)
 
     def _send(self, source: int, command: int, destination: int) -> None:
         """Carry an inter-processor interrupt out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from pvh.abi.sched import SHUTDOWN_NAMES
@@ -144,11 +145,14 @@ class Machine:
         self._board.raise_vector(self.vm.vcpus[vcpu], vector)
 
     def inject(self, vcpu: int, vector: int) -> None:
-        """Interrupt a vCPU past its local APIC.
+        """Interrupt a vCPU past its local APIC, as long as its evtchn_upcall_pending is set."""
+        domain = self._board.domain
+        assert domain
+        self.vm.vcpus[vcpu].inject(vector, partial(domain.events.wants_upcall, vcpu))
+        self.wake(vcpu)
 
-        An engine's own APIC takes it as an edge and waits for an EOI, which a guest that asked for a callback vector
-        does not send (docs/design.md).
-        """
+    def deliver(self, vcpu: int, vector: int) -> None:
+        """Hand a processor whose local APIC is ours what that wants taken."""
         self.vm.vcpus[vcpu].raise_vector(vector)
         self.wake(vcpu)
 

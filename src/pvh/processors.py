@@ -148,8 +148,8 @@ class Processors:
         """End a vCPU's sleep; return whether it slept, for all we know: its engine may have woken it."""
         turn = self._turns[vcpu]
         slept, turn.halted = turn.halted, False
-        if slept and self._parallel:
-            turn.vcpu.kick()
+        if slept and (self._parallel or self._current is not turn):
+            self.look(vcpu)  # whose turn it is runs without end while no other has anything to execute
         self._look.set()
         return slept
 

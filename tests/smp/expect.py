@@ -19,6 +19,17 @@ storm.runs=0
 storm.idle
 storm.end
 """
+CALLBACK = """\
+callback.extint.taken=23
+callback.masked.taken=23
+callback.ap.taken=23
+callback.asleep.taken=43
+callback.early=0
+callback.ap.early=0
+callback.lost=0
+callback.ap.lost=0
+callback.asleep.lost=0
+"""
 SELFMOD = """\
 selfmod.int3.wrong=0
 selfmod.ipi.wrong=0

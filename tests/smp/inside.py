@@ -13,7 +13,7 @@ import time
 
 from pvh.engines.kvm.engine import KvmEngine
 from smp.boot import boot
-from smp.expect import SELFMOD, STORM, summary
+from smp.expect import CALLBACK, SELFMOD, STORM, summary
 from vcpuop.expect import differences
 
 ARCHIVE = "/work/capstone.tar"
@@ -31,7 +31,7 @@ def main(*names: str) -> int:
         guest, vcpus = name.split(":")
         begin = time.monotonic()
         said, outcome = boot(guest, engine, int(vcpus), "nopae noring3")
-        wanted = {"smp": summary(int(vcpus), pae=False), "storm": STORM, "selfmod": SELFMOD}
+        wanted = {"smp": summary(int(vcpus), pae=False), "storm": STORM, "selfmod": SELFMOD, "callback": CALLBACK}
         wrong = differences(said, LEFT_OUT) if guest == "vcpuop" else []
         if said != wanted.get(guest, said):
             wrong = said.splitlines()

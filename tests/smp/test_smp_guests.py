@@ -13,7 +13,7 @@ import pytest
 from pvh.engines.engine import Engine
 from pvh.plan.options import EngineName
 from smp.boot import boot, engine_of
-from smp.expect import SELFMOD, STORM, summary
+from smp.expect import CALLBACK, SELFMOD, STORM, summary
 
 RUNS = range(int(os.environ.get("PVH_SMP_RUNS", "5")))
 
@@ -50,6 +50,22 @@ def test_more_vcpus_than_the_guest_starts_are_counted(emulator: Engine) -> None:
 def test_without_pae_the_guest_starts_another_mode(emulator: Engine) -> None:
     said, outcome = boot("smp", emulator, 5, "nopae")
     assert said == summary(5, pae=False), outcome.reason
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_callback_vector_comes_as_long_as_an_upcall_is_pending(run: int, emulator: Engine) -> None:
+    """No EOI, past the local APIC, and again while evtchn_upcall_pending is set (xen: arch/x86/hvm/irq.c)."""
+    said, outcome = boot("callback", emulator, 2)
+    assert said == CALLBACK, (run, outcome.reason)
+    assert outcome.ending == "poweroff"
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_callback_vector_does_on_kvm(run: int, kvm: Engine) -> None:
+    """With LINT0 as ExtINT, and masked where KVM tells nobody that interrupts were enabled, on the BSP and on an AP."""
+    said, outcome = boot("callback", kvm, 2)
+    assert said == CALLBACK, (run, outcome.reason)
+    assert outcome.ending == "poweroff"
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -38,5 +38,10 @@ def test_a_storm_ends_in_the_last_state(root: Path, tmp_path: Path) -> None:
     assert wrong_inside(root, tmp_path, "storm:3") == {}
 
 
+def test_a_callback_vector_passes_by_the_local_apic(root: Path, tmp_path: Path) -> None:
+    """With LINT0 masked, without EOI, on the BSP and on an AP, awake and asleep: every event, none early."""
+    assert wrong_inside(root, tmp_path, "callback:2", "callback:2", "callback:2") == {}
+
+
 def test_every_case_of_vcpu_op_is_as_xen_answers_it(root: Path, tmp_path: Path) -> None:
     assert wrong_inside(root, tmp_path, "vcpuop:9") == {}

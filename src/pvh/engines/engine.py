@@ -9,6 +9,8 @@ from pvh.hints import TYPE_CHECKING, Literal, Protocol
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvh.build.ram import Block
 
 
@@ -133,6 +135,14 @@ class Vcpu(Protocol):
 
         With traits.has_lapic it goes through the local APIC as an edge, from any thread; otherwise it is injected as
         an INTA cycle would, and only the vCPU's own thread (or its sink) may ask.
+        """
+        ...
+
+    def inject(self, vector: int, wanted: Callable[[], bool]) -> None:
+        """Interrupt the processor past its local APIC whenever it takes interrupts, as long as wanted().
+
+        A vCPU has one such vector, the one named last; load() forgets it. From any thread with traits.has_lapic, else
+        as raise_vector().
         """
         ...
 

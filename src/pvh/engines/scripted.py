@@ -126,6 +126,10 @@ class ScriptedVcpu:
         """Record the interrupt in the guest's list."""
         self._vm.vectors.append((self.index, vector))
 
+    def inject(self, vector: int, wanted: Callable[[], bool]) -> None:  # noqa: ARG002 - it is taken at once
+        """Record the interrupt in the guest's list."""
+        self._vm.vectors.append((self.index, vector))
+
     def recent(self) -> tuple[int, ...]:
         """Return nothing: no code runs."""
         return ()

@@ -83,7 +83,7 @@ def _vmmcall(vcpu: EmulatorVcpu) -> None:
 def _halt(vcpu: EmulatorVcpu) -> None:
     instruction = _instruction(vcpu)
     enabled = bool(vcpu.registers.flags & x86.RFLAGS_IF)
-    if not (enabled and vcpu.pending):
+    if not (enabled and vcpu.is_interrupted()):
         done, _ = vcpu.ask(Halt(wakes=enabled))
         if not done:
             return

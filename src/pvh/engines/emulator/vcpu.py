@@ -16,6 +16,8 @@ from pvh.engines.exits import Broken, Exit, MmioRead, MmioWrite, PortIn, PortOut
 from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvh.engines.emulator.cpuid import CpuidLookup
     from pvh.engines.emulator.vm import EmulatorVm
 
@@ -40,6 +42,7 @@ class EmulatorVcpu:
         self.msrs = MsrBank(index, 0, boot=index == 0)
         self.tsc_offset = vm.tsc_offset
         self.pending: set[int] = set()
+        self._callback: tuple[int, Callable[[], bool]] | None = None
         self.rip = 0
         self._executed = 0
         self._nmi = False
@@ -74,6 +77,7 @@ class EmulatorVcpu:
         self._loads += 1
         self._down = self._parked = self._nmi = False
         self.pending.clear()
+        self._callback = None
         if self.processor.executing:
             self._load_later = state
             self.processor.request_stop()
@@ -108,6 +112,17 @@ class EmulatorVcpu:
         """Interrupt the guest as soon as it accepts interrupts, highest vector first. From the vCPU's own thread."""
         self.pending.add(vector & 0xFF)
         self.processor.request_stop()
+
+    def inject(self, vector: int, wanted: Callable[[], bool]) -> None:
+        """Interrupt the guest whenever it accepts interrupts, as long as wanted(). From the vCPU's own thread."""
+        self._callback = vector & 0xFF, wanted
+        self.processor.request_stop()
+
+    def is_interrupted(self) -> bool:
+        """Whether an interrupt waits to be delivered."""
+        if self._callback and not self._callback[1]():
+            self._callback = None
+        return bool(self.pending or self._callback)
 
     def nmi(self) -> None:
         """Make an NMI pending; further ones are lost until it is taken, as the processor does."""
@@ -212,15 +227,21 @@ class EmulatorVcpu:
             self._nmi = False
             self.deliver(Event(x86.NMI, None, EXTERNAL))
             registers.begin_nmi()
-        if self.pending and registers.flags & x86.RFLAGS_IF:
+        if self.is_interrupted() and registers.flags & x86.RFLAGS_IF:
             if registers.interrupt_shadow:
                 # The block behind STI or MOV SS is one instruction long.
                 return RUN, 1
-            vector = max(self.pending)
-            self.pending.remove(vector)
-            self.deliver(Event(vector, None, EXTERNAL))
+            self.deliver(Event(self._take_vector(), None, EXTERNAL))
         # While an NMI waits for the end of another's handler, every block may end with that IRET.
-        return WINDOW if self.pending else RUN, 1 if self._nmi else None
+        return WINDOW if self.pending or self._callback else RUN, 1 if self._nmi else None
+
+    def _take_vector(self) -> int:
+        """Choose what is delivered: the callback, before what local APICs ask for (xen: hvm_vcpu_has_pending_irq)."""
+        if self._callback:
+            return self._callback[0]
+        vector = max(self.pending)
+        self.pending.remove(vector)
+        return vector
 
     def deliver(self, event: Event, length: int = 0) -> None:
         """Enter the guest's handler for an event; length is that of an instruction that is over then."""

@@ -1,14 +1,19 @@
-"""Edge interrupts into the kernel's local APICs, kept where KVM would drop them.
+"""Interrupts that a vCPU does not take yet: held here, and tried again.
+
+Edge interrupts into the kernel's local APICs are kept where KVM would drop them.
 
 Xen sets the vector's request bit whether the APIC is enabled or not, and INIT leaves it alone in a vCPU that was not
 started yet (xen/arch/x86/hvm/vlapic.c, vlapic_set_irq and vlapic_init_sipi_one). Guests count on it: Linux names its
 upcall vector before it enables the APIC, and an upcall that is lost leaves evtchn_upcall_pending set, so that none
-follows. KVM_SIGNAL_MSI to such an APIC does nothing and says so; the vector is then held here and tried again.
+follows. KVM_SIGNAL_MSI to such an APIC does nothing and says so.
+Callback vectors pass by the APIC, and KVM does not say when a vCPU enables interrupts whose APIC masks LINT0 (vcpu.py).
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from pvh.engines.kvm import ioctl as kvm
 
@@ -22,7 +27,7 @@ class Interrupts:
     def __init__(self, vm: int) -> None:
         """Use a virtual machine's descriptor until close()."""
         self._vm = vm
-        self._held: set[tuple[int, int]] = set()
+        self._held: dict[tuple[int, int | None], Callable[[], bool]] = {}
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._closed = False
@@ -30,10 +35,13 @@ class Interrupts:
 
     def send(self, apic_id: int, vector: int) -> None:
         """Request an interrupt of the local APIC with this id, now or as soon as it takes any."""
-        if self._deliver(apic_id, vector):
-            return
+        if not self._deliver(apic_id, vector):
+            self.hold((apic_id, vector), partial(self._deliver, apic_id, vector))
+
+    def hold(self, key: tuple[int, int | None], attempt: Callable[[], bool]) -> None:
+        """Try something again until it is so, once for each key: an APIC's id and a vector, or None, its callback."""
         with self._lock:
-            self._held.add((apic_id, vector))
+            self._held[key] = attempt
             if self._thread is None:
                 self._thread = threading.Thread(target=self._retry, daemon=True)
                 self._thread.start()
@@ -63,8 +71,8 @@ class Interrupts:
             if self._closed:
                 return
             with self._lock:
-                waiting = tuple(self._held)
-            for interrupt in waiting:
-                if self._deliver(*interrupt):
+                waiting = tuple(self._held.items())
+            for key, attempt in waiting:
+                if attempt():
                     with self._lock:
-                        self._held.discard(interrupt)
+                        self._held.pop(key, None)

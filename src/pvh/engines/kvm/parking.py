@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _APIC: dict[int, Awaits] = {kvm.MP_STATE_UNINITIALIZED: "init", kvm.MP_STATE_INIT_RECEIVED: "sipi"}
 _RIP_AT, _RFLAGS_AT = 16 * 8, 17 * 8
-_EVENTS_SIZE, _NMI_INJECTED_AT, _NMI_MASKED_AT = 64, 12, 14  # struct kvm_vcpu_events
+# struct kvm_vcpu_events
+_EVENTS_SIZE, _INTERRUPT_INJECTED_AT, _NMI_INJECTED_AT, _NMI_MASKED_AT = 64, 8, 12, 14
+_BUSY = (0, 3, _INTERRUPT_INJECTED_AT, 11, _NMI_INJECTED_AT)  # exception injected or pending, shadow of STI or MOV SS
 _ANSWER_SECONDS = 1.0  # a vCPU thread that is starved of host time this long is taken to be where it was
 
 
@@ -100,6 +102,19 @@ class Parking:
             events[_NMI_INJECTED_AT] = 1
             kvm.must("the pending events", self._fd, kvm.SET_VCPU_EVENTS, events)
             self._set_mp_state(kvm.MP_STATE_RUNNABLE)  # it may sleep in HLT
+
+    def interrupt(self, vector: int) -> bool:
+        """Have the vCPU take an interrupt now, past its local APIC; False when it takes none."""
+        if self.learn() != "nothing" or not self._rip_and_flags()[1] & RFLAGS_IF:
+            return False
+        events = self._events()
+        if any(events[at] for at in _BUSY):
+            return False
+        events[_INTERRUPT_INJECTED_AT : _INTERRUPT_INJECTED_AT + 3] = 1, vector, 0
+        kvm.must("the pending events", self._fd, kvm.SET_VCPU_EVENTS, events)
+        self._set_mp_state(kvm.MP_STATE_RUNNABLE)  # it may sleep in HLT
+        self._dozes_at = None
+        return True
 
     def forget(self) -> None:
         """Note that the vCPU was loaded anew."""

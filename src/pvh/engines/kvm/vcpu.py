@@ -80,6 +80,7 @@ class KvmVcpu:
         self._entered = False  # that thread is inside KVM_RUN, or will be before it waits for anything
         self._gate = Lock()  # held, it keeps that thread from entering
         self._parking = Parking(self._fd, waits=index > 0)
+        self._callback: tuple[int, Callable[[], bool]] | None = None
         self._let_in = 0  # the Python thread whose signal mask was seen to
         self._exits: dict[int, Callable[[Sink], bool]] = {
             kvm.EXIT_IO: self._io,
@@ -88,6 +89,7 @@ class KvmVcpu:
             kvm.EXIT_X86_WRMSR: self._wrmsr,
             kvm.EXIT_XEN: self._xen,
             kvm.EXIT_HLT: self._halt,
+            kvm.EXIT_IRQ_WINDOW_OPEN: self._call_back,
             kvm.EXIT_SHUTDOWN: self._shutdown,
             kvm.EXIT_INTERNAL_ERROR: self._internal_error,
             kvm.EXIT_FAIL_ENTRY: self._fail_entry,
@@ -126,6 +128,7 @@ class KvmVcpu:
         registers.write(self._fd, state, fresh=self._fresh)
         self._run[kvm.RUN_DIRTY_REGS] = 0
         self._ended = False
+        self._callback = None
         self._parking.forget()
 
     def park(self) -> None:
@@ -178,6 +181,8 @@ class KvmVcpu:
             kick.let_in()
             self._let_in = get_ident()
         self._fresh = False
+        if self._callback:
+            self._call_back()
         self._thread = get_native_id()
         try:
             while not self._ended and self._enter():
@@ -238,6 +243,32 @@ class KvmVcpu:
     def raise_vector(self, vector: int) -> None:
         """Send the vCPU's local APIC an edge-triggered interrupt; from any thread. It waits until the APIC takes it."""
         self._around.interrupts.send(2 * self._index, vector)
+
+    def inject(self, vector: int, wanted: Callable[[], bool]) -> None:
+        """Interrupt the vCPU past its local APIC when it takes interrupts, as long as wanted(); from any thread."""
+        self._callback = vector, wanted
+        self._around.interrupts.hold((2 * self._index, None), self._was_called_back)
+        self.kick()
+
+    def _was_called_back(self) -> bool:
+        """Tell whether no callback is wanted any more; else have the vCPU's thread look again."""
+        callback = self._callback
+        done = callback is None or not callback[1]()
+        if not done:
+            self.kick()
+        return done
+
+    def _call_back(self, _: Sink | None = None) -> bool:
+        """Deliver the callback if one is wanted and the vCPU takes interrupts; from its own thread, no exit half done.
+
+        As an interrupt that is being delivered, for KVM_INTERRUPT is heeded only where LINT0 is ExtINT (kvm/lapic.c,
+        kvm_apic_accept_pic_intr), and so is the wish for an exit once interrupts are enabled. Where it is not, the
+        vCPU's thread is made to look again. On Xen it is that vector alone, without EOI (hvm/irq.c).
+        """
+        if self._callback:
+            vector, wanted = self._callback
+            self._run[kvm.RUN_REQUEST_INTERRUPT_WINDOW] = wanted() and not self._parking.interrupt(vector)
+        return True
 
     def recent(self) -> tuple[int, ...]:
         """Return nothing: KVM keeps no history."""
