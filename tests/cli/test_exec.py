@@ -141,8 +141,9 @@ class TestCommandLine:
         lines = [with_command(BootOptions(), "true", busybox, source).cmdline for source in ("keys", "pipe", "none")]
         assert [len(line.partition(" -- ")[2].split()) for line in lines] == [0, 1, 2]
 
-    def test_without_xen_the_console_is_the_serial_port(self, busybox: str) -> None:
-        assert "console=ttyS0 " in with_command(BootOptions(platform="bare"), "true", busybox, "none").cmdline
+    def test_without_xen_it_is_refused(self, busybox: str) -> None:
+        with pytest.raises(UsageError, match=r"serial port has no interrupt.*leave --platform bare out"):
+            with_command(BootOptions(platform="bare"), "true", busybox, "none")
 
 
 @pytest.mark.parametrize(

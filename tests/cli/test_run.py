@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
-import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from elfwriter import Elf, Load, entry_note, note, notes
-from pvh.cli.run import _for_linux
-from pvh.initramfs import Entry, archive, program
+from pvh.cli.run import _for_linux, _told_the_tsc
 from pvh.kernel.read import read_kernel
 from pvh.plan.options import BootOptions, Platform
 from pvh.record import replace
@@ -210,36 +205,10 @@ class TestConsoleOfLinux:
         assert _for_linux(BootOptions(), kernel, parsed, "none").cmdline == "console=hvc0"
 
 
-SHELL_INIT = b"""#!/bin/sh
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t devtmpfs dev /dev
-exec setsid sh -c 'exec sh -i <>/dev/hvc0 >&0 2>&0'
-"""
-
-
-def test_a_person_at_debians_kernel(specimen: Callable[[str], Path], tmp_path: Path) -> None:
-    """Issue 4, acceptance 1: a shell on hvc0, in which commands are typed; poweroff is exit status 0."""
-    initrd, kernel, busybox = tmp_path / "initrd", specimen("vmlinuz-cloud-6.1"), specimen("busybox")
-    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "proc")]
-    shell = [program("bin/busybox", busybox.read_bytes()), Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox")]
-    initrd.write_bytes(archive([*folders, *shell, program("init", SHELL_INIT)]))
-    wait = b"echo he''re; sleep 1000\r"  # "here" is output, not the echo of what was typed
-    talk = (b"# ", b"uname -a\r"), (b"GNU/Linux", wait), (b"here", b"\x03"), (b"# ", b"poweroff -f\r")
-    master, slave = pty.openpty()
-    words = [*PVH, "--timeout", "120", "--initrd", str(initrd), str(kernel)]
-    with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=subprocess.PIPE) as process:
-        os.close(slave)
-        seen, keys = b"", b""
-        for prompt, next_keys in talk:
-            while prompt not in seen:
-                if select.select([master], [], [], 2)[0]:
-                    seen += os.read(master, 4096)
-                elif keys == b"\x03":
-                    os.write(master, keys)  # the first came before the shell had made `sleep` the foreground job
-            seen, keys = seen.partition(prompt)[2], next_keys
-            os.write(master, keys)
-        _, told = process.communicate(timeout=60)
-    os.close(master)
-    assert process.returncode == 0
-    assert b"console=hvc0 is added" in told
-    assert told.splitlines()[-1].startswith(b"pvh: poweroff after ")
+def test_a_linux_on_a_bare_board_is_told_the_tscs_frequency(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is given counts; what stands behind -- is the init's."""
+    made = _told_the_tsc(BootOptions(cmdline="quiet -- x"), 2_500_000)
+    assert made.cmdline == "quiet tsc_early_khz=2500000 -- x"
+    assert "tsc_early_khz=2500000 is added" in capsys.readouterr().err
+    given = BootOptions(cmdline="a tsc_early_khz=7")
+    assert _told_the_tsc(given, 2_500_000) is given

@@ -38,7 +38,6 @@ _LINKS = ("bin/sh", b"busybox"), ("sbin/poweroff", b"/init")
 _INSTALL = b"/bin/busybox --install -s\n"
 _QUIET = "quiet loglevel=1"  # of the kernel, only why it cannot go on
 _TOLD: dict[Source, tuple[str, ...]] = {"keys": (), "pipe": ("pipe",), "none": ("no", "input")}  # init counts them
-_CONSOLE = {"xen": "console=hvc0", "bare": "console=ttyS0"}
 
 
 def with_command(options: BootOptions, command: str, busybox: str | None, source: Source) -> BootOptions:
@@ -46,8 +45,13 @@ def with_command(options: BootOptions, command: str, busybox: str | None, source
 
     busybox  path of a static one; None: the host's
     source   where the command's input comes from
-    Raises UsageError when the command is too long, or when there is no shell to run it.
+    Raises UsageError when the command is too long, when there is no shell to run it, and off platform xen.
     """
+    if options.platform != "xen":
+        # Linux sends what programs write to a serial port by its interrupts (drivers/tty/serial/8250), and no line of a
+        # bare board's leads to a processor.
+        cause = "--exec needs Xen's console: on a bare board the serial port has no interrupt, and output would be lost"
+        raise UsageError(cause, hint="leave --platform bare out")
     initrd, *others = options.modules or (None,)
     text = (b"" if initrd else _INSTALL) + os.fsencode(command)
     if len(text) > _LONGEST:
@@ -74,7 +78,7 @@ def exit_status(outcome: Outcome, say: Callable[[str], None]) -> int:
 def _cmdline(options: BootOptions, source: Source) -> str:
     """Return a quiet command line; what the user gives comes later and so counts more. `--` ends the kernel's words."""
     words = options.cmdline.split()
-    console = () if any(word.startswith("console=") for word in words) else (_CONSOLE[options.platform],)
+    console = () if any(word.startswith("console=") for word in words) else ("console=hvc0",)
     told = _TOLD[source]
     dashes = ("--",) if told and "--" not in words else ()
     return " ".join((*console, _QUIET, *((options.cmdline,) if words else ()), *dashes, *told))

@@ -104,13 +104,16 @@ def _run(argv: list[str]) -> int:
     kernel = read_kernel(parsed.kernel)
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
+    early = choose(options.engine, _say) if options.platform == "bare" and _is_linux(kernel) else None
+    if early:
+        options = _told_the_tsc(options, early.tsc_khz)
     options = _for_linux(options, kernel, parsed, session.source)
     made = plan(kernel, options)
     for warning in made.warnings:
         _say(f"warning: {warning}")
     watch = _watch(options)
     console = stamped(write_all) if parsed.timestamps else write_all
-    engine = choose(options.engine, _say)
+    engine = early or choose(options.engine, _say)
     if parsed.timeline is None:
         machine, outcome = session.run(made, engine, console, watch)
     else:
@@ -159,9 +162,26 @@ def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source
     words = options.cmdline.split()
     if options.platform != "xen" or not _is_linux(kernel) or any(word.startswith("console=") for word in words):
         return options
-    _say("a Linux with no console= on its command line: console=hvc0 is added")
-    kernels, dashes, inits = options.cmdline.partition("--") if "--" in words else (options.cmdline, "", "")
-    return replace(options, cmdline=f"{kernels.strip()} console=hvc0 {dashes}{inits}".strip())
+    return _added(options, "console=hvc0", "a Linux with no console= on its command line")
+
+
+def _told_the_tsc(options: BootOptions, khz: int) -> BootOptions:
+    """Return the options with the TSC's frequency in a Linux's words.
+
+    Without Xen it reads it from CPUID on Intel's processors alone, else measures it with timers that a bare board does
+    not have, and waits for ever (Linux, arch/x86/kernel/tsc.c).
+    """
+    if any(word.startswith("tsc_early_khz=") for word in options.cmdline.split()):
+        return options
+    return _added(options, f"tsc_early_khz={khz}", "a Linux without Xen, and no timer to measure the TSC with")
+
+
+def _added(options: BootOptions, word: str, why: str) -> BootOptions:
+    """Return the options with a word more on the command line, behind those for the kernel; say so."""
+    _say(f"{why}: {word} is added")
+    words = options.cmdline
+    kernels, dashes, inits = words.partition("--") if "--" in words.split() else (words, "", "")
+    return replace(options, cmdline=f"{kernels.strip()} {word} {dashes}{inits}".strip())
 
 
 def _is_linux(kernel: Kernel) -> bool:
