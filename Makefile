@@ -58,6 +58,7 @@ boot: setup ## boot Debian's cloud kernel (or KERNEL=path) on the embedded emula
 
 specimens: setup ## real images out of Debian packages, for the tests
 	@$(BIN)/python tools/obtain.py >/dev/null
+	$(BIN)/python -m tools.debian >/dev/null
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)
@@ -76,11 +77,11 @@ test: lint types specimens ## linters, type checkers, tests, branch coverage (at
 	own=(tests/abi tests/kernel tests/plan tests/build)
 	$(BIN)/pytest -n $(JOBS) "$${own[@]}" --cov=pvh --cov-branch --cov-report=
 	for room in $(COVERED); do $(BIN)/coverage report --include="src/pvh/$$room/*" --fail-under=95; done
-	$(BIN)/pytest -n $(JOBS) -m 'not browser and not nested' "$${own[@]/#/--ignore=}"
+	$(BIN)/pytest -n $(JOBS) -m 'not browser and not nested and not slow' "$${own[@]/#/--ignore=}"
 
 test-more: setup specimens docs ## documentation, browser, genuine KVM inside QEMU, mutations, other Pythons (at most 45 minutes)
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 chromium=chromium
-	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested'
+	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested or slow'
 	for room in $(MUTATED); do $(BIN)/python tools/mutate.py $$room; done
 	$(BIN)/python -m tools.pythons
 
