@@ -21,7 +21,7 @@ def test_the_bytes_are_the_source_s(tmp_path: Path) -> None:
     )
     assert (tmp_path / "bin").read_bytes() == native._CODE
     symbols = subprocess.run(["nm", tmp_path / "o"], check=True, capture_output=True, text=True).stdout
-    for name, offset in ("block", native._BLOCK), ("in", native._IN), ("out", native._OUT):
+    for name, offset in ("block", native._BLOCK), ("in", native._IN), ("out", native._OUT), ("made", native._MADE):
         assert f"{offset:016x} t {name}\n" in symbols
 
 

@@ -32,7 +32,8 @@ HOOK_INTR = 1 << 0
 HOOK_INSN = 1 << 1
 HOOK_CODE = 1 << 2
 HOOK_BLOCK = 1 << 3
-HOOK_MEM_INVALID = 0x3F << 4
+HOOK_MEM_READ_UNMAPPED = 1 << 4
+HOOK_EDGE_GENERATED = 1 << 15
 
 INS_CPUID = 113
 INS_IN = 218
@@ -71,6 +72,7 @@ CpuidHook = CFUNCTYPE(c_int, c_void_p, c_void_p)
 InHook = CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
 OutHook = CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
 MemHook = CFUNCTYPE(ctypes.c_bool, c_void_p, c_int, c_uint64, c_int, ctypes.c_int64, c_void_p)
+NewCodeHook = CFUNCTYPE(None, c_uint64)
 MmioReadHook = CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint, c_void_p)
 MmioWriteHook = CFUNCTYPE(None, c_void_p, c_uint64, c_uint, c_uint64, c_void_p)
 
@@ -226,13 +228,24 @@ class Handle:
         pointers = (ctypes.cast(read, c_void_p), gpa, ctypes.cast(write, c_void_p), gpa)
         self.check(self.lib.uc_mmio_map(self.uc, gpa, size, *pointers), f"mapping I/O at {gpa:#x}")
 
-    def hook(self, kind: int, callback: Any, instruction: int | None = None, user_data: int = 0) -> int:
-        """Install a hook for every address, return it; callback is a hook type's or a function's address."""
+    def hook(
+        self,
+        kind: int,
+        callback: Any,
+        instruction: int | None = None,
+        user_data: int = 0,
+        within: tuple[int, int] = (1, 0),
+    ) -> int:
+        """Install a hook, for every address or from one to another; return what unhook() takes.
+
+        callback is one of the hook types above or a function's address.
+        """
         self._keep.append(callback)
         extra = () if instruction is None else (c_int(instruction),)
         out = c_void_p()
+        low, high = map(c_uint64, within)
         status = self.lib.uc_hook_add(
-            c_void_p(self.uc), byref(out), c_int(kind), callback, c_void_p(user_data), c_uint64(1), c_uint64(0), *extra
+            c_void_p(self.uc), byref(out), c_int(kind), callback, c_void_p(user_data), low, high, *extra
         )
         self.check(status, f"adding hook {kind:#x}")
         return out.value or 0

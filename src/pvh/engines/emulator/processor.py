@@ -11,6 +11,7 @@ from pvh.abi import x86
 from pvh.build.ram import Block, GuestRam
 from pvh.engines.emulator import calibrate, native
 from pvh.engines.emulator import libunicorn as uc
+from pvh.engines.emulator.code import CodeMap
 from pvh.engines.emulator.msr import allow_native
 from pvh.engines.emulator.native import RUN, STOP
 from pvh.engines.emulator.registers import Registers
@@ -78,6 +79,7 @@ class Processor:
         self._reset = uc.Context(self.handle)
         self.stopper = Stopper(self.handle)
         self._add_hooks(self.stopper.control)
+        self._code = CodeMap(self.handle, ram.blocks, self.stopper.control)
         self.number = 0
         self.executing = False
         self._stale_code = False
@@ -114,6 +116,7 @@ class Processor:
         for piece in ((start, low), (low, block.gpa), (block.end, high), (high, end)):
             self._map_io(*piece)
         self.handle.map_memory(block.gpa, block.size, block.host, _RWX)
+        self._code.cover(block.gpa, block.size)
         self.handle.flush_tlb()
         return True
 
@@ -129,7 +132,6 @@ class Processor:
             add(uc.HOOK_INSN, native.pointer(control.in_hook), uc.INS_IN, control.address)
             add(uc.HOOK_INSN, native.pointer(control.out_hook), uc.INS_OUT, control.address)
         add(uc.HOOK_INTR, uc.IntrHook(self._on_interrupt))
-        add(uc.HOOK_MEM_INVALID, uc.MemHook(lambda *_: False))
         add(uc.HOOK_INSN, uc.CpuidHook(self._on_cpuid), uc.INS_CPUID)
         add(uc.HOOK_INSN, uc.VoidHook(lambda *_: self._on_interrupt(0, STOPPED_AT_SYSCALL, 0)), uc.INS_SYSCALL)
         add(uc.HOOK_INSN, uc.VoidHook(lambda *_: self._on_interrupt(0, STOPPED_AT_SYSENTER, 0)), uc.INS_SYSENTER)
