@@ -21,6 +21,7 @@ import pytest
 
 import pvh.cli
 from pvh.cli.plain import Notes
+from pvh.conformance.report import VIOLATED
 from pvh.errors import NotAKernel, PvhError
 from pvh.outcome import STATUS
 from vcpuop.expect import expected
@@ -190,7 +191,8 @@ def errors(top: type[PvhError] = PvhError) -> Iterator[type[PvhError]]:
 
 def test_exit_statuses_are_the_sources() -> None:
     listed = {(cells[1].strip("`"), int(cells[0])) for cells in rows("Exit statuses") if cells[0].isdigit()}
-    assert listed == {*STATUS.items(), *((error.code, error.status) for error in errors())}
+    of_errors = ((error.code, error.status) for error in errors())
+    assert listed == {*STATUS.items(), *of_errors, ("violation", VIOLATED)}
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -41,8 +41,8 @@ def build(plan: Plan) -> Image:
     ram = GuestRam(plan.backed)
     try:
         fill = _Fill(plan, ram, files)
-        if plan.options.variation.poison is not None:
-            _litter(plan, ram, plan.options.variation.poison)
+        if plan.options.variation.poison is not None or plan.options.variation.null:
+            _litter(plan, ram)
         for piece in plan.ranges:
             fill.place(piece)
         for paddr, data in start_info_pieces(plan):
@@ -54,9 +54,12 @@ def build(plan: Plan) -> Image:
     return Image(plan, ram, entry_state(plan), files, fill.mapped, tuple(fill.notes.values()))
 
 
-def _litter(plan: Plan, ram: GuestRam, seed: int) -> None:
-    """Have something in all RAM that nothing is loaded to. What a range leaves empty is zero all the same."""
-    ram.litter(seed)
+def _litter(plan: Plan, ram: GuestRam) -> None:
+    """Have something in RAM that nothing is loaded to. What a range leaves empty is zero all the same."""
+    variation = plan.options.variation
+    if variation.poison is not None:
+        ram.litter(variation.poison)
+    ram.write(0, bytes([0xFF * variation.null]) * PAGE_SIZE)
     for piece in plan.ranges:
         if piece.kind != "hole":
             count = _given(piece)

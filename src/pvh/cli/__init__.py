@@ -13,6 +13,7 @@ COMMANDS = {
     "inspect": "what is this file, and does it boot by this ABI?",
     "plan": "where will every byte go?",
     "run": "boot a kernel",
+    "check": "does a kernel rely on more than the ABI promises?",
     "export": "what boots the same thing in another VMM?",
     "doctor": "which engines are usable here, and why not?",
     "completion": "commands and options for bash, zsh, fish",
@@ -24,6 +25,7 @@ STATUS = """exit status:
   10   the guest asked for a reboot    20   refused: no kernel, or it does not fit
   11   the guest reported a crash      21   no usable engine
   12   triple fault                    130  interrupted
+  15   check: a clause is violated, or the kernel does not boot
 A guest that writes a byte to port 0xf4 ends the run with that status."""
 
 

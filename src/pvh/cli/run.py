@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from pvh.abi import elfnote
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.plain import parse
 from pvh.cli.session import Session
@@ -152,7 +151,7 @@ def _same(path: str, other: str) -> bool:
 def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source) -> BootOptions:
     """Return the options with what --exec asks for, and with the console that a Linux was not told of."""
     if parsed.command is not None:
-        if not _is_linux(kernel):
+        if not kernel.is_linux:
             raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
         from pvh.cli.exec import with_command  # only for --exec
 
@@ -160,7 +159,7 @@ def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source
     if parsed.busybox:
         raise UsageError("--busybox is the shell of --exec, and there is no --exec")
     words = options.cmdline.split()
-    if options.platform != "xen" or not _is_linux(kernel) or any(word.startswith("console=") for word in words):
+    if options.platform != "xen" or not kernel.is_linux or any(word.startswith("console=") for word in words):
         return options
     return _added(options, "console=hvc0", "a Linux with no console= on its command line")
 
@@ -182,11 +181,6 @@ def _added(options: BootOptions, word: str, why: str) -> BootOptions:
     words = options.cmdline
     kernels, dashes, inits = words.partition("--") if "--" in words.split() else (words, "", "")
     return replace(options, cmdline=f"{kernels.strip()} {word} {dashes}{inits}".strip())
-
-
-def _is_linux(kernel: Kernel) -> bool:
-    note = kernel.note(elfnote.GUEST_OS)
-    return bool(kernel.linux_version) or (note is not None and note.value == "linux")
 
 
 def _watch(options: BootOptions) -> Watch | None:

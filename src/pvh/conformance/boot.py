@@ -34,11 +34,13 @@ class Limits:
 
     seconds  of host time
     blocks   basic blocks executed, where they are counted; None: no limit
+    exits    exits, each of which takes the host more time than blocks do; None: no limit
     quiet    seconds after the first line of output; None: no limit
     """
 
     seconds: float = 60.0
     blocks: int | None = None
+    exits: int | None = None
     quiet: float | None = None
 
 
@@ -55,22 +57,28 @@ class Event:
 class Boot:
     """What came of a boot.
 
+    exits    how many the machine handled
     reached  whether every milestone was
+    missing  the milestone that was not, "" if all were
     ending   as in outcome.py, or `stopped`: at the milestone, or at a limit
     reason   one clause for a person
     console  what it said, the first 64 KiB
     events   what happened first, in order
+    calls    names of the hypercalls it made, each once, in order
     at       where it stood at the end, if it went wrong
     trail    lines for a person: what is known about a run that went wrong
     """
 
     reached: bool
+    missing: str
     ending: str
     reason: str
     seconds: float
     blocks: int | None
+    exits: int
     console: bytes
     events: tuple[Event, ...] = ()
+    calls: tuple[str, ...] = ()
     at: Instruction | None = None
     trail: tuple[str, ...] = ()
 
@@ -98,9 +106,11 @@ class _Run:
         self._progress = Progress(way)
         self._until_end = bool(way) and way[-1].kind == "ends"
         self._text = bytearray()
+        self._exits = 0
         self._line = 0  # where the line that is being said begins
         self._events: list[Event] = []
         self._seen: set[str] = set()
+        self._calls: dict[str, None] = {}  # in order
         self._stopped = ""
         self._timers: list[Timer] = []
         self._machine = Machine(image, engine, self._said, self._exited)
@@ -121,12 +131,15 @@ class _Run:
         self._note(f"{ending}: {self._stopped or outcome.reason}")
         return Boot(
             reached=reached,
+            missing=str(self._progress.next or ""),
             ending=ending,
             reason=self._stopped or outcome.reason,
             seconds=outcome.seconds,
             blocks=blocks,
+            exits=self._exits,
             console=bytes(self._text[:_MOST_TEXT]),
             events=tuple(self._events),
+            calls=tuple(self._calls),
             at=None if reached else _instruction(outcome, self._image),
             trail=() if reached else tuple(explain(outcome, self._image)),
         )
@@ -167,7 +180,13 @@ class _Run:
 
     def _exited(self, _vcpu: int, event: Exit, _answer: int | None) -> None:
         if isinstance(event, Hypercall):
-            self._note(f"calls {NAMES.get(event.number, str(event.number))}")
+            name = NAMES.get(event.number)
+            if name and name not in self._calls:
+                self._calls[name] = None
+            self._note(f"calls {name or event.number}")
+        self._exits += 1
+        if self._limits.exits is not None and self._exits > self._limits.exits:
+            self._stop(f"no milestone in {self._limits.exits} exits")
         self._progress.exited(event)
         self._look()
 

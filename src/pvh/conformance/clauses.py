@@ -110,6 +110,8 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("start_info.last-bytes", "start_info", "kernel",
            "start_info is as long as its version says: 40 bytes in version 0, 56 in version 1. They may be the last of"
            " RAM.", _START_INFO),
+    Clause("start_info.null", "start_info", "kernel",
+           "An address of 0 means that there is nothing: what RAM holds at 0 is not read for it.", _START_INFO),
     Clause("version.future", "start_info", "kernel",
            "A later version only appends fields: the kernel takes any version from the one it needs on, and what is"
            " appended changes nothing.", _START_INFO),
@@ -125,7 +127,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("memmap.types", "start_info", "kernel",
            "An entry of a type that the kernel does not know is no RAM.", _START_INFO),
     Clause("cmdline.absent", "start_info", "kernel",
-           "cmdline_paddr may be 0: there is no command line, and nothing is read at address 0.", _START_INFO),
+           "cmdline_paddr may be 0: there is no command line.", _START_INFO),
     Clause("cmdline.long", "start_info", "kernel",
            "The command line ends at its NUL, and has no greatest length.", _START_INFO),
     Clause("modules.absent", "start_info", "kernel",

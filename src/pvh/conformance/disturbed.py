@@ -63,6 +63,7 @@ def processor(flavour: str, seed: int, low_end: int) -> tuple[Deviation, ...]:
     poison = -1 if flavour == "ones" else seed if flavour == "random" else LITTERS + seed
     filled = "ones" if flavour == "ones" else "something"
     made.append(Deviation("memory.poison", f"RAM with {filled} in it", variation=(("poison", poison),)))
+    made.append(Deviation("start_info.null", "ones at address 0", variation=(("null", True),)))
     return tuple(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pvh.abi import elfnote
 from pvh.kernel.source import Source
 from pvh.record import dataclass, field
 
@@ -151,6 +152,12 @@ class Kernel:
     def min_memory(self) -> int:
         """Bytes of RAM that the image alone needs: its end, in whole pages. Modules and tables come on top."""
         return (self.end + 4095) & ~4095
+
+    @property
+    def is_linux(self) -> bool:
+        """Whether it says that it is a Linux."""
+        note = self.note(elfnote.GUEST_OS)
+        return bool(self.linux_version) or (note is not None and note.value == "linux")
 
     def note(self, number: int) -> Note | None:
         """Return the last Xen note of that number, as libelf keeps the last value it reads."""

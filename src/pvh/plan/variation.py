@@ -11,7 +11,8 @@ class Variation:
 
     registers  what vCPU 0 has otherwise at entry: name and value. A name is a field of build/cpu_state.py, a general
                register, or a part of a segment or table register such as `ds.selector`; rflags adds its bits
-    poison     seed of what fills RAM that nothing is loaded to (-1: ones); None: zeroes
+    poison     seed of what fills RAM that nothing is loaded to (-1: ones), but for page 0; None: zeroes
+    null       page 0 is filled with ones, where nothing is loaded to it
     edge       start_info is the last bytes of RAM below 4 GiB, as short as its version allows
     scatter    seed of where start_info's parts lie, each at the end of a page; None: one behind the other
     version    start_info.version of an `abi` v1
@@ -28,6 +29,7 @@ class Variation:
 
     registers: tuple[tuple[str, int], ...] = ()
     poison: int | None = None
+    null: bool = False
     edge: bool = False
     scatter: int | None = None
     version: int = 1

@@ -1,0 +1,186 @@
+"""The runner: a kernel under every profile, each failure narrowed down to what causes it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from pvh.conformance.boot import Boot, Limits, boot
+from pvh.conformance.milestone import Milestone
+from pvh.conformance.narrow import narrow
+from pvh.conformance.profiles import KIND, Profile, applied, profiles
+from pvh.engines.select import choose
+from pvh.hints import TYPE_CHECKING
+from pvh.kernel.source import BytesSource, open_source
+from pvh.record import dataclass, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pvh.conformance.disturbed import Deviation
+    from pvh.engines.engine import Engine
+    from pvh.kernel.record import Kernel
+    from pvh.plan.options import BootOptions
+
+_ORDERLY = ("poweroff", "reboot", "suspend", "exit-port")
+_QUIET = 2.0  # seconds that a kernel has to end after its first line, if nobody said what to wait for
+_SILENT = 20.0  # and to say it
+_LENIENT = 3.0  # and to break, where it need not boot
+_MOST_CULPRITS = 8
+_MAP_FROM = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The deviations that make a boot fail together, none of which can be left out, and what came of that boot."""
+
+    deviations: tuple[Deviation, ...]
+    boot: Boot
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A profile tried: the boot with all its deviations, and what it fails of, if it does.
+
+    explained  with none of the causes it boots, or there are none
+    """
+
+    profile: Profile
+    boot: Boot
+    passed: bool
+    causes: tuple[Cause, ...] = ()
+    explained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the trials of one check have in common."""
+
+    kernel: Kernel
+    options: BootOptions
+    way: tuple[Milestone, ...]
+    limits: Limits
+
+
+def trial(task: Task, engine: Engine) -> tuple[Task, Boot]:
+    """Boot as libxenguest does, and settle what tells that a kernel booted, if nobody said, and how long it has."""
+    asked = task.way
+    limits = task.limits if asked else replace(task.limits, seconds=min(task.limits.seconds, _SILENT), quiet=_QUIET)
+    # Whoever says nothing means an end, if there is one.
+    first = boot(task.kernel, task.options, engine, asked or (Milestone("ends", ""),), limits)
+    way = asked or _way(first)
+    reached = first.reached if asked else bool(way)
+    # Where work can be counted, time is a last resort: this host may be busy.
+    blocks = None if first.blocks is None else 4 * first.blocks + 2_000_000
+    exits = 4 * first.exits + 50_000
+    seconds = max(20 * first.seconds, 5.0 if blocks is None else 30.0)
+    return replace(task, way=way, limits=Limits(seconds, blocks, exits)), replace(first, reached=reached)
+
+
+def _way(first: Boot) -> tuple[Milestone, ...]:
+    """Return what a kernel does that boots, from what it did once: it says its first line, and ends as it did.
+
+    One that says nothing and does not end calls what it called last, or executes half of what it executed.
+    """
+    lines = (line.strip() for line in first.console.decode(errors="replace").splitlines())
+    line = next((line for line in lines if line), "")
+    way = [Milestone("console", _pattern(line))] if line else []
+    if first.ending in _ORDERLY:
+        way.append(Milestone("ends", first.ending))
+    elif not line and first.calls:
+        way.append(Milestone("hypercall", first.calls[-1]))
+    elif not line and first.ending == "stopped" and first.blocks is not None:
+        way.append(Milestone("blocks", str(first.blocks // 2)))
+    return tuple(way)
+
+
+def _pattern(line: str) -> str:
+    """Return an expression for a line whose words with digits may be others: addresses, sizes, times."""
+    words = (r"\S+" if re.search(r"\d", word) else re.escape(word) for word in line[:80].split())
+    return r"\s+".join(words)
+
+
+def attempt(task: Task, profile: Profile, engine: Engine) -> Attempt:
+    """Try a profile, and find all single causes of its failure, one after the other."""
+    limits = task.limits
+    if profile.lenient:  # it need not get anywhere
+        blocks = None if limits.blocks is None else limits.blocks // 2
+        limits = replace(limits, blocks=blocks, seconds=min(limits.seconds, _LENIENT))
+    cache: dict[tuple[Deviation, ...], Boot] = {}
+
+    def run(deviations: tuple[Deviation, ...]) -> Boot:
+        if deviations not in cache:
+            cache[deviations] = boot(task.kernel, applied(task.options, deviations), engine, task.way, limits)
+        return cache[deviations]
+
+    def fails(deviations: tuple[Deviation, ...]) -> bool:
+        return not _passed(profile, run(deviations))
+
+    whole = run(profile.deviations)
+    causes: list[Cause] = []
+    left = profile.deviations
+    while left and fails(left) and len(causes) < _MOST_CULPRITS:
+        found = narrow(left, fails)
+        causes.append(Cause(found, run(found)))
+        left = tuple(deviation for deviation in left if deviation not in found)
+    return Attempt(profile, whole, _passed(profile, whole), tuple(causes), not (left and fails(left)))
+
+
+def _passed(profile: Profile, made: Boot) -> bool:
+    return made.reached or (profile.lenient and made.ending not in ("triple-fault", "engine"))
+
+
+def attempts(
+    task: Task, kind: Boot, seed: int, jobs: int, engine: Engine, only: Callable[[str], bool]
+) -> Iterator[tuple[Attempt, int]]:
+    """Yield an attempt for each profile that `only` takes, kind's first, and how many there will be.
+
+    With jobs, processes work ahead. A kernel that does not boot as libxenguest has it is tried no further.
+    """
+    todo = [profile for profile in profiles(task.kernel, task.options, seed)[1:] if only(profile.name)]
+    count = 1 + len(todo) * kind.reached
+    yield Attempt(KIND, kind, kind.reached), count
+    if not kind.reached:
+        return
+    if jobs <= 1:
+        yield from ((attempt(task, profile, engine), count) for profile in todo)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # Forked children have the kernel's bytes, and the modules' descriptors.
+    with ProcessPoolExecutor(jobs, get_context("fork"), _begin, (task, engine.name)) as pool:
+        try:
+            yield from ((one, count) for one in pool.map(_attempt, todo))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_shared: list[tuple[Task, Engine]] = []
+
+
+def _begin(task: Task, engine: str) -> None:
+    """Be a worker: an engine of one's own, as what another process made may not work here."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    _shared[:] = [(task, choose("kvm" if engine == "kvm" else "emulator", lambda _text: None))]
+
+
+def _attempt(profile: Profile) -> Attempt:
+    task, engine = _shared[0]
+    return attempt(task, profile, engine)
+
+
+def mappable(kernel: Kernel) -> Kernel:
+    """Return the kernel with bytes that can be mapped: what was decompressed goes to a file in memory, once."""
+    if not isinstance(kernel.source, BytesSource) or kernel.source.size < _MAP_FROM:
+        return kernel
+    fd = os.memfd_create("kernel")
+    with os.fdopen(fd, "wb", closefd=False) as stream:
+        stream.write(kernel.source.data)
+    os.fchmod(fd, 0o400)
+    source = open_source(f"/proc/self/fd/{fd}")
+    os.close(fd)
+    return replace(kernel, source=source)

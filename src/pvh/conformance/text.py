@@ -1,0 +1,88 @@
+"""A report as text, for a terminal or a log."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from unicodedata import category
+
+from pvh.hints import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pvh.conformance.checker import Attempt
+    from pvh.conformance.finding import Finding
+    from pvh.conformance.report import Report
+    from pvh.conformance.verdict import Verdict
+
+
+def attempt_line(one: Attempt) -> str:
+    """Return a profile's line: whether it booted, how long it took, and what it fails of."""
+    took = f"{one.boot.seconds * 1000:.0f} ms"
+    if one.passed:
+        return f"{one.profile.name:<14} boots   {took:>9}   {one.profile.about}"
+    labels = "; ".join(" and ".join(deviation.label for deviation in cause.deviations) for cause in one.causes)
+    return f"{one.profile.name:<14} FAILS   {took:>9}   {labels or printable(one.boot.reason)}"
+
+
+def render(report: Report, width: int) -> str:
+    """Return everything that a person wants to know beside the profiles' lines, in lines of about that width."""
+    return "\n".join(_lines(report, max(60, width))) + "\n"
+
+
+def _lines(report: Report, width: int) -> Iterator[str]:
+    if report.refused:
+        yield f"not booted: {report.refused}"
+    elif not report.booted:
+        kind = report.attempts[0].boot
+        yield f"it does not boot as libxenguest boots it: {printable(kind.reason)}"
+        yield from (f"  {printable(line)}" for line in kind.trail)
+    for verdict in report.violated:
+        yield ""
+        yield f"violated: {verdict.clause.id}"
+        yield fill(verdict.clause.text, width, initial_indent="  ", subsequent_indent="  ")
+        yield from _evidence(verdict, width, "violation")
+    notes = [verdict for verdict in report.verdicts if any(f.grade == "note" for f in verdict.findings)]
+    if notes:
+        yield "\nworth knowing:"
+    for verdict in notes:
+        yield from _evidence(verdict, width, "note")
+    yield ""
+    for state in ("upheld", "not exercised"):
+        names = [verdict.clause.id for verdict in report.verdicts if verdict.state == state]
+        if names:
+            told = f"{state}, {len(names)}: {' '.join(names)}"
+            yield fill(told, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    yield summary(report)
+
+
+def _evidence(verdict: Verdict, width: int, grade: str) -> Iterator[str]:
+    """Yield each piece of evidence once, with all profiles that gave it."""
+    said: dict[str, list[Finding]] = {}
+    for finding in verdict.findings:
+        if finding.grade == grade:
+            said.setdefault(finding.what, []).append(finding)
+    for what, findings in said.items():
+        told = f"{verdict.clause.id if grade == 'note' else _origin(findings)}: {what}"
+        yield fill(printable(told), width, initial_indent="  ", subsequent_indent="    ")
+        at = findings[0].at
+        if at:
+            yield f"    at {at.address:#x} {at.symbol}: {at.code.hex()} {at.disassembly}".rstrip()
+
+
+def _origin(findings: list[Finding]) -> str:
+    names = [finding.profile for finding in findings if finding.profile]
+    return f"profile{'s' * (len(names) > 1)} {', '.join(names)}" if names else findings[0].origin
+
+
+def summary(report: Report) -> str:
+    """Return the last line."""
+    states = [verdict.state for verdict in report.verdicts]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in ("upheld", "violated", "not exercised"))
+    boots = sum(one.passed for one in report.attempts)
+    return f"{counted}; {boots} of {len(report.attempts)} profiles boot on {report.engine} (seed {report.seed})"
+
+
+def printable(text: str) -> str:
+    """Return text of a guest without what a terminal would act on."""
+    return "".join(char if category(char)[0] != "C" else "?" for char in text)
