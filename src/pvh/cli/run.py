@@ -103,7 +103,7 @@ def _run(argv: list[str]) -> int:
     kernel = read_kernel(parsed.kernel)
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
-    early = choose(options.engine, _say) if options.platform == "bare" and _is_linux(kernel) else None
+    early = choose(options.engine, _say) if options.platform == "bare" and kernel.is_linux else None
     if early:
         options = _told_the_tsc(options, early.tsc_khz)
     options = _for_linux(options, kernel, parsed, session.source)
