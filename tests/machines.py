@@ -16,6 +16,7 @@ from pvh.plan.layout import SPECIAL_PAGES
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Engine
+    from pvh.machine import Watch
     from pvh.outcome import Outcome
 
 HYPERCALLS = 0x20000  # the hypercall page
@@ -29,7 +30,9 @@ def call(number: int, *arguments: int) -> str:
     return "".join(loads) + f"movl ${HYPERCALLS + number * 32}, %eax; call *%eax;"
 
 
-def run(engine: Engine, source: str, memory: dict[int, bytes], vcpus: int = 1) -> tuple[Outcome, float]:
+def run(
+    engine: Engine, source: str, memory: dict[int, bytes], vcpus: int = 1, watch: Watch | None = None
+) -> tuple[Outcome, float]:
     """Run a guest that ends with AL as its status; return how it ended, and the processor time that took."""
     image = guest_image(0, vcpus=vcpus)
     image.ram.close()
@@ -38,6 +41,6 @@ def run(engine: Engine, source: str, memory: dict[int, bytes], vcpus: int = 1) -
         assert ram.write(gpa, data)
     plan = replace(image.plan, options=replace(image.plan.options, platform="xen", timeout=8.0))
     began = time.process_time()
-    outcome = Machine(Image(plan, ram, FLAT_STATE), engine, lambda _: None).run()
+    outcome = Machine(Image(plan, ram, FLAT_STATE), engine, lambda _: None, watch).run()
     ram.close()
     return outcome, time.process_time() - began

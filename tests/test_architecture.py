@@ -40,7 +40,7 @@ ROOMS = (
     {"kernel"},
     {"abi"},
     {"demo"},
-    {"errors", "native", "initramfs"},
+    {"errors", "native", "initramfs", "clock"},
     {"record"},
     {"hints"},
 )

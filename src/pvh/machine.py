@@ -12,6 +12,7 @@ from pvh.abi.sched import SHUTDOWN_NAMES
 from pvh.abi.vcpu_op import RUNSTATE_BLOCKED
 from pvh.board import Board
 from pvh.build.builder import changed_files
+from pvh.clock import InstructionClock
 from pvh.devices.lapic import LocalApic
 from pvh.engines.exits import Broken, Exit, Halt, Shutdown, Sink
 from pvh.errors import PvhError
@@ -39,6 +40,8 @@ _SHUTDOWN_ENDINGS: dict[str, Ending] = {
 }
 _LONGEST_WAIT = 3600.0  # seconds
 _LOOK_NS = 200_000_000
+_LONGEST_TURN = 1 << 20  # blocks, some 20 ms: how long what is typed waits where no thread may end a turn
+_TIMERS = ("domain", "lapic")  # the guest's; what is typed, and what we are asked, come from outside
 _NOTHING_WAKES = "every vCPU is halted, and no timer or event is left to wake one"
 _STANDING = frozenset({Halt, Shutdown, Broken})  # exits after which the processor does not go on by itself
 _SIGPIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
@@ -63,6 +66,7 @@ class Machine:
         """Put the image on the engine. Raises EngineError when the engine or the host refuses."""
         self.image = image
         self.engine = engine
+        self._clock = engine.clock
         self._tsc_khz = engine.tsc_khz  # an engine may measure it anew each time
         self._watch = watch
         self._typed = typed
@@ -81,6 +85,7 @@ class Machine:
             parallel=engine.traits.has_lapic,
             ended=lambda: bool(self._endings),
             service=self._service,
+            longest=self._longest,
         )
 
     def measure(self, meter: Callable[[Vcpu], None]) -> None:
@@ -139,6 +144,10 @@ class Machine:
     def guest_tsc(self) -> int:
         """Return what RDTSC in the guest would give now."""
         return self.vm.tsc()
+
+    def wallclock(self) -> int:
+        """Return ns since 1970, UTC."""
+        return self._clock.wallclock()
 
     def raise_vector(self, vcpu: int, vector: int) -> None:
         """Deliver an edge interrupt through the vCPU's local APIC."""
@@ -209,7 +218,7 @@ class Machine:
         """Ask for the domain's timer to be looked at when its clock reaches deadline."""
         domain = self._board.domain
         if deadline is not None and domain is not None:
-            deadline += time.monotonic_ns() - domain.clock.now()
+            deadline += self._clock.now() - domain.clock.now()
         self._arm(("domain", vcpu), deadline)
 
     def end_domain(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
@@ -226,7 +235,7 @@ class Machine:
     def local_apic(self, vcpu: int) -> LocalApic:
         """Make a local APIC for a vCPU of an engine that has none."""
         key = ("lapic", vcpu)
-        return LocalApic(apic_id(vcpu), time.monotonic_ns, lambda due: self._arm(key, due))
+        return LocalApic(apic_id(vcpu), self._clock.now, lambda due: self._arm(key, due))
 
     # Time and threads.
 
@@ -237,12 +246,29 @@ class Machine:
         return bare_leaves(with_apic_id(base, vcpu, hypervisor=False), self.tsc_khz)
 
     def _arm(self, key: tuple[str, int], due: int | None) -> None:
-        """Set or clear a timer (ns of the host's monotonic clock) and have the supervisor look at it."""
+        """Set or clear a timer (ns of the run's clock) and have whoever keeps that clock look at it."""
         if due is None:
             self._due.pop(key, None)
             return
         self._due[key] = due
-        self._inbox.put(None)
+        timer, vcpu = key
+        if not self._clock.virtual:
+            self._inbox.put(None)
+        elif timer in _TIMERS:
+            self._processors.look(vcpu)
+        else:  # the host's time must not tell when a turn ends
+            self._processors.stir()
+
+    def _next_timer(self) -> int | None:
+        """Return when a timer of the guest's is due next."""
+        return min((at for (timer, _), at in list(self._due.items()) if timer in _TIMERS), default=None)
+
+    def _longest(self) -> int | None:
+        """Return the blocks a turn may have: where instructions are the clock, it ends with the next timer."""
+        if not isinstance(self._clock, InstructionClock):
+            return None
+        due = self._next_timer()
+        return _LONGEST_TURN if due is None else min(_LONGEST_TURN, self._clock.blocks_until(due))
 
     def _supervise(self) -> None:
         """Wait for the end; at each timer's time kick the vCPU it belongs to."""
@@ -257,10 +283,11 @@ class Machine:
             if deadline is not None and now >= deadline:
                 self.end("deadline", f"it was still running after {timeout:g} s")
                 break
-            due = {key: at for key, at in list(self._due.items()) if at <= now}
+            timers = {} if self._clock.virtual else dict(self._due)
+            due = {key: at for key, at in timers.items() if at <= now}
             for _, vcpu in due:
                 self._processors.look(vcpu)
-            waits = [at for key, at in list(self._due.items()) if key not in due]
+            waits = [at for key, at in timers.items() if key not in due]
             waits += [at for at in (deadline, look) if at is not None]
             try:
                 # Guests and people may name any time: one past is no wait, one past what the host can wait is cut.
@@ -296,8 +323,8 @@ class Machine:
 
     def _service(self, vcpu: Vcpu) -> None:
         """Fire the vCPU's timers whose time has come."""
-        now = time.monotonic_ns()
-        for timer in ("domain", "lapic", "typed", "ask"):
+        now = self._clock.now()
+        for timer in (*_TIMERS, "typed", "ask"):
             key = timer, vcpu.index
             due = self._due.get(key)
             if due is not None and due <= now:
@@ -305,9 +332,9 @@ class Machine:
                 self._fire(vcpu, timer)
 
     def _fire(self, vcpu: Vcpu, timer: str) -> None:
-        if timer != "ask":
+        if timer in _TIMERS or (timer == "typed" and self._typed and self._typed.ready):
             self._board.expire(vcpu, timer)
-        elif self._answer:
+        elif timer == "ask" and self._answer:
             self._answer(self._board.ask_to_power_off())
 
     def _sink(self, vcpu: Vcpu) -> Sink:
@@ -349,11 +376,19 @@ class Machine:
         else:
             domain.halt_for_good(vcpu.index)
 
-    def _asleep(self) -> None:
-        """End a run in which every processor sleeps or is down, unless a timer is left, or somebody may type."""
+    def _asleep(self) -> bool:
+        """End a run in which every processor sleeps or is down, unless a timer is left, or somebody may type.
+
+        Return whether to go on at once: a clock of instructions is put forward to the next timer.
+        """
+        due = self._next_timer()
+        if due is not None and isinstance(self._clock, InstructionClock):
+            self._clock.skip_to(due)
+            return True
         listens = self._typed and self._typed.open and self._board.domain
         if not self._due and not listens:
             self.end("hang", _NOTHING_WAKES, vcpu=0)
+        return False
 
     def _outcome(self, *, stuck: bool) -> Outcome:
         """Gather what is known; a vCPU that is stuck in its engine cannot be asked for registers."""

@@ -73,15 +73,24 @@ class Processors:
 
     ended    tells whether the run has its ending
     service  fires the timers of a vCPU whose time has come; called by the thread that runs the vCPU
+    longest  gives the basic blocks that the next turn may have, None for no limit
     """
 
     def __init__(
-        self, vm: Vm, sinks: list[Sink], *, parallel: bool, ended: Callable[[], bool], service: Callable[[Vcpu], None]
+        self,
+        vm: Vm,
+        sinks: list[Sink],
+        *,
+        parallel: bool,
+        ended: Callable[[], bool],
+        service: Callable[[Vcpu], None],
+        longest: Callable[[], int | None],
     ) -> None:
         self._turns = [Turn(vcpu, sink, up=vcpu.index == 0) for vcpu, sink in zip(vm.vcpus, sinks, strict=True)]
         self._parallel = parallel
         self._ended = ended
         self._service = service
+        self._longest = longest
         self._meter: Callable[[Vcpu], None] | None = None
         self._look = threading.Event()
         self._current: Turn | None = None
@@ -91,11 +100,12 @@ class Processors:
         """Have meter told of a vCPU after each of its turns, where vCPUs take turns; all turns are short then."""
         self._meter = meter
 
-    def start(self, guard: Callable[[Callable[[], None], int | None], None], asleep: Callable[[], None]) -> None:
+    def start(self, guard: Callable[[Callable[[], None], int | None], None], asleep: Callable[[], bool]) -> None:
         """Start the threads.
 
         guard   runs a thread's body (of a vCPU, or of all), and ends the run when it fails
-        asleep  is called when no vCPU has anything to execute: it ends a run that nothing can wake
+        asleep  is called when no vCPU has anything to execute: it ends a run that nothing can wake, and tells whether
+                to go on at once
         """
         bodies: list[tuple[Callable[[], None], int | None]]
         if self._parallel:
@@ -165,6 +175,10 @@ class Processors:
             running.vcpu.kick()
         self._look.set()
 
+    def stir(self) -> None:
+        """Have the thread that runs all vCPUs go on if they all sleep; the turn of one that runs is not cut."""
+        self._look.set()
+
     def _drive(self, turn: Turn) -> None:
         """Run one vCPU, which waits inside the engine while it is down."""
         while not self._ended():
@@ -173,13 +187,12 @@ class Processors:
             turn.doze()
             turn.vcpu.run(turn.sink)
 
-    def _take_turns(self, asleep: Callable[[], None]) -> None:
+    def _take_turns(self, asleep: Callable[[], bool]) -> None:
         """Run all vCPUs in slices, on this thread."""
         while not self._ended():
             self._look.clear()
             ran = [turn for turn in self._turns if self._take(turn)]
-            if not ran and not self._ended() and not self._look.is_set():
-                asleep()
+            if not ran and not self._ended() and not self._look.is_set() and not asleep():
                 self._look.wait()
 
     def _take(self, turn: Turn) -> bool:
@@ -190,7 +203,10 @@ class Processors:
         if not turn.ready or self._ended():
             return False
         others = any(other.ready for other in self._turns if other is not turn)
-        turn.vcpu.run(turn.sink, _SLICE_BLOCKS if others or self._meter else None)
+        longest = self._longest()
+        if others or self._meter:
+            longest = min(_SLICE_BLOCKS, longest or _SLICE_BLOCKS)
+        turn.vcpu.run(turn.sink, longest)
         if self._meter:
             self._meter(turn.vcpu)
         return True

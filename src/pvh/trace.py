@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+from collections.abc import Callable
 from dataclasses import fields
 
 from pvh.abi.hypercall import NAMES
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 class Trace:
     """Writes lines to a file: {"t": seconds, "vcpu": n, "exit": kind, ...fields, "answer": value}."""
 
-    def __init__(self, path: str) -> None:
-        """Create the file. Raises UsageError when that is not possible."""
+    def __init__(self, path: str, now: Callable[[], int]) -> None:
+        """Create the file; now gives nanoseconds. Raises UsageError when it cannot be created."""
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UsageError(f"cannot write the trace: {(error.strerror or '').lower()}", path=path) from None
-        self._start = time.monotonic()
+        self._now = now
+        self._start = now()
 
     def __call__(self, vcpu: int, event: Exit, answer: int | None) -> None:
         """Write one exit. A full disk ends the trace, not the guest."""
         line: dict[str, object] = {
-            "t": round(time.monotonic() - self._start, 6),
+            "t": (self._now() - self._start) // 1000 / 1e6,
             "vcpu": vcpu,
             "exit": type(event).__name__,
         }

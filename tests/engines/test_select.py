@@ -12,7 +12,7 @@ from pvh.engines.emulator.engine import EmulatorEngine
 from pvh.engines.kvm import device, engine, probe
 from pvh.engines.kvm.engine import KvmEngine
 from pvh.engines.kvm.probe import Check, Probe
-from pvh.errors import EngineError, NoEngine
+from pvh.errors import EngineError, NoEngine, UsageError
 
 GOOD = Probe((Check("iret32", "IRET", passed=True),), 1_000_000, 1)
 BAD = Probe((Check("iret32", "IRET", passed=True), Check("int3", "INT3 and back", passed=False, detail="x")), 1, 1)
@@ -89,6 +89,19 @@ def test_kvm_asked_for_and_absent_is_status_21(monkeypatch: pytest.MonkeyPatch, 
         select.choose("kvm", said.append)
 
 
+def test_a_clock_of_instructions_is_the_emulators(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    pretend(monkeypatch, GOOD)
+    with pytest.raises(UsageError, match="KVM does not count what a guest executes") as caught:
+        select.choose("kvm", said.append, "instructions")
+    assert (caught.value.status, caught.value.hint, said) == (2, "use --engine emulator", [])
+    chosen = select.choose("auto", said.append, "instructions")
+    assert (chosen.name, chosen.clock.virtual) == ("emulator", True)
+    assert said == ["using the emulator, not KVM: --clock instructions needs it"]
+    assert select.choose("emulator", said.append, "instructions").clock.virtual
+    assert not select.choose("emulator", said.append).clock.virtual
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("broken", ["no module", "calibration"])
 def test_no_engine_at_all_names_both_reasons(monkeypatch: pytest.MonkeyPatch, said: list[str], broken: str) -> None:
     no_kvm(monkeypatch)
@@ -96,7 +109,7 @@ def test_no_engine_at_all_names_both_reasons(monkeypatch: pytest.MonkeyPatch, sa
         monkeypatch.setitem(sys.modules, "pvh.engines.emulator.engine", None)
     else:
 
-        def fail(_: EmulatorEngine) -> None:
+        def fail(_: EmulatorEngine, **_options: object) -> None:
             raise EngineError("the layout is unknown")
 
         monkeypatch.setattr(EmulatorEngine, "__init__", fail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -69,6 +70,9 @@ class FakeHost:
 
     def guest_tsc(self) -> int:
         return self.tsc
+
+    def wallclock(self) -> int:
+        return time.time_ns()
 
     def raise_vector(self, vcpu: int, vector: int) -> None:
         self.vectors.append((vcpu, vector))

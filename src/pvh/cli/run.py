@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pvh.cli.plain import Notes
     from pvh.cli.session import Source
+    from pvh.engines.engine import Engine
     from pvh.engines.exits import Exit
     from pvh.hints import Any
     from pvh.kernel.record import Kernel
@@ -103,22 +104,23 @@ def _run(argv: list[str]) -> int:
     kernel = read_kernel(parsed.kernel)
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
-    early = choose(options.engine, _say) if options.platform == "bare" and kernel.is_linux else None
+    bare = options.platform == "bare" and kernel.is_linux
+    early = choose(options.engine, _say, options.clock) if bare else None
     if early:
         options = _told_the_tsc(options, early.tsc_khz)
     options = _for_linux(options, kernel, parsed, session.source)
     made = plan(kernel, options)
     for warning in made.warnings:
         _say(f"warning: {warning}")
-    watch = _watch(options)
+    engine = early or choose(options.engine, _say, options.clock)
+    watch = _watch(options, engine)
     console = stamped(write_all) if parsed.timestamps else write_all
-    engine = early or choose(options.engine, _say)
     if parsed.timeline is None:
         machine, outcome = session.run(made, engine, console, watch)
     else:
         from pvh.cli.timeline import TimelineFile  # only when asked for
 
-        file = TimelineFile(parsed.timeline, parsed.kernel)
+        file = TimelineFile(parsed.timeline, parsed.kernel, engine.clock.now)
         machine, outcome = session.run(made, engine, file.hearing(console), _both(file.timeline.watch, watch))
         file.write(outcome)
     status = _report(outcome, options, machine, is_command=parsed.command is not None)
@@ -183,12 +185,12 @@ def _added(options: BootOptions, word: str, why: str) -> BootOptions:
     return replace(options, cmdline=f"{kernels.strip()} {word} {dashes}{inits}".strip())
 
 
-def _watch(options: BootOptions) -> Watch | None:
+def _watch(options: BootOptions, engine: Engine) -> Watch | None:
     if options.trace is None:
         return None
     from pvh.trace import Trace  # json costs milliseconds
 
-    return Trace(options.trace)
+    return Trace(options.trace, engine.clock.now)
 
 
 def _both(first: Watch, second: Watch | None) -> Watch:

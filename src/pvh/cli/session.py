@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
+import sys
 import time
 from contextlib import nullcontext
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import FrameType
 
+    from pvh.clock import Clock
     from pvh.devices.typed import Typed
     from pvh.engines.engine import Engine
     from pvh.machine import Watch
@@ -56,7 +59,7 @@ class Session:
         deadline = None if plan.options.timeout is None else time.monotonic() + plan.options.timeout
         self._take_signals()
         with self._terminal():
-            typed = self._listen()
+            typed = self._listen(engine.clock)
             while True:
                 self._machine = machine = Machine(build(plan), engine, console, watch, typed)
                 if self._why:  # a signal came before there was a machine to end
@@ -83,8 +86,8 @@ class Session:
         self._say("every key goes to the guest; ^] leaves it")
         return RawTerminal(0)
 
-    def _listen(self) -> Typed | None:
-        """Start to read the guest's input."""
+    def _listen(self, clock: Clock) -> Typed | None:
+        """Start to read the guest's input. A file's is all there from the start, where a run is to be repeatable."""
         if self._fd is None:
             return None
         import threading
@@ -93,7 +96,12 @@ class Session:
 
         if os.isatty(self._fd):
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # in the background a read fails, and the guest goes on
-        typed = Typed(held=bool(self._end))
+        held = bool(self._end)
+        if clock.virtual and stat.S_ISREG(os.fstat(self._fd).st_mode):
+            typed = Typed(held=held, limit=sys.maxsize)
+            feed(self._fd, typed, end=self._end)
+            return typed
+        typed = Typed(held=held)
         leave = self._leave if self.source == "keys" else None
         threading.Thread(target=feed, args=(self._fd, typed, leave, self._end), daemon=True).start()
         return typed

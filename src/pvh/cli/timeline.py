@@ -19,15 +19,15 @@ _KINDS = (".html", ".json")
 class TimelineFile:
     """Keeps a run's timeline, and writes it at the end: .html for a browser, .json for Perfetto."""
 
-    def __init__(self, path: str, kernel: str) -> None:
-        """Begin. Raises UsageError for a name that is of neither kind, or that cannot be written."""
+    def __init__(self, path: str, kernel: str, now: Callable[[], int]) -> None:
+        """Begin; now gives nanoseconds. Raises UsageError for a name of neither kind, or that cannot be written."""
         self._suffix = os.path.splitext(path)[1].lower()
         if self._suffix not in _KINDS:
             raise UsageError("a timeline is .html for a browser, or .json for Perfetto", path=path)
         write_file(path, b"")  # now is the time to find out
         self._path = path
         self._title = f"pvh run {kernel}"
-        self.timeline = Timeline()
+        self.timeline = Timeline(now)
 
     def hearing(self, console: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """Return a console that hands on what it takes."""

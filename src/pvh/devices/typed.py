@@ -14,8 +14,9 @@ class Typed:
     open  whether more may come: a guest that sleeps may yet be woken
     """
 
-    def __init__(self, *, held: bool = False) -> None:
-        """held: until release() there is nothing to take."""
+    def __init__(self, *, held: bool = False, limit: int = LIMIT) -> None:
+        """Prepare one in which up to limit bytes wait; held: until release() there is nothing to take."""
+        self._limit = limit
         self._held = held
         self._waiting = bytearray()
         self._changed = threading.Condition()
@@ -28,12 +29,17 @@ class Typed:
         if self._waiting:
             tell()
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._waiting) and not self._held
+
     def put(self, data: bytes, *, wait: bool = True) -> None:
-        """Add bytes. While LIMIT of them wait, wait for the guest, or drop what does not fit, as a terminal does."""
+        """Add bytes. While there is no room, wait for the guest, or drop what does not fit, as a terminal does."""
         with self._changed:
-            while wait and len(self._waiting) >= LIMIT:
+            while wait and len(self._waiting) >= self._limit:
                 self._changed.wait()
-            self._waiting += data if wait else data[: max(0, LIMIT - len(self._waiting))]
+            self._waiting += data if wait else data[: max(0, self._limit - len(self._waiting))]
         self._news()
 
     def release(self) -> None:

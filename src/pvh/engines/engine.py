@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
+from pvh.clock import Clock
 from pvh.engines.exits import Sink
 from pvh.hints import TYPE_CHECKING, Literal, Protocol
 from pvh.record import dataclass
@@ -206,6 +207,11 @@ class Engine(Protocol):
     @property
     def tsc_khz(self) -> int:
         """Frequency of the guest's TSC in kHz."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of its guests."""
         ...
 
     def cpuid(self) -> CpuidTable:

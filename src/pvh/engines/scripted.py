@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
 from pvh.build.ram import Block, GuestRam
+from pvh.clock import Clock, HostClock
 from pvh.engines.engine import CpuidEntry, CpuidTable, Traits
 from pvh.engines.exits import Broken, Exit, Hypercall, Shutdown, Sink
 from pvh.record import dataclass, replace
@@ -184,6 +185,7 @@ class ScriptedEngine:
 
     name = "scripted"
     tsc_khz = 1_000_000
+    clock: Clock = HostClock()
 
     def __init__(
         self,

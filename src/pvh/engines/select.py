@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from pvh.errors import EngineError, NoEngine
+from pvh.errors import EngineError, NoEngine, UsageError
 from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Engine
-    from pvh.plan.options import EngineName
+    from pvh.plan.options import ClockName, EngineName
 
 
-def choose(name: EngineName, report: Callable[[str], None]) -> Engine:
+def choose(name: EngineName, report: Callable[[str], None], clock: ClockName = "host") -> Engine:
     """Return the engine of that name; for `auto`, KVM if its probe passes, else the emulator.
 
     report is told in one line why `auto` did not take KVM. A KVM that was asked for is only tested once it breaks a
-    guest. Raises NoEngine, which says what to do.
+    guest. A clock of instructions needs the emulator. Raises NoEngine, which says what to do, and UsageError.
     """
+    if clock == "instructions" and name == "kvm":
+        raise UsageError("--clock instructions: KVM does not count what a guest executes", hint="use --engine emulator")
+    if clock == "instructions" and name == "auto":
+        report("using the emulator, not KVM: --clock instructions needs it")
+        return _emulator(clock)
     if name == "emulator":
-        return _emulator()
+        return _emulator(clock)
     if name == "kvm":
         return _kvm()
     engine, why_not = _tested_kvm()
@@ -28,20 +33,20 @@ def choose(name: EngineName, report: Callable[[str], None]) -> Engine:
         return engine
     report(f"using the emulator, not KVM: {why_not}")
     try:
-        return _emulator()
+        return _emulator(clock)
     except NoEngine as error:
         raise NoEngine(
             f"no engine is usable: KVM: {why_not}; emulator: {error.cause}", hint=error.hint or "see pvh doctor"
         ) from None
 
 
-def _emulator() -> Engine:
+def _emulator(clock: ClockName) -> Engine:
     try:
         from pvh.engines.emulator.engine import EmulatorEngine  # 35 ms for its library, which KVM does not need
     except ImportError as error:
         raise NoEngine(f"the emulator's library cannot be imported: {error}", hint="pip install unicorn") from None
     try:
-        return EmulatorEngine()
+        return EmulatorEngine(virtual=clock == "instructions")
     except EngineError as error:
         raise NoEngine(f"the emulator does not work here: {error.cause}", hint=error.hint) from None
 

@@ -9,6 +9,7 @@ from pvh.record import dataclass
 Abi = Literal["v1", "v0", "draft-c"]
 Platform = Literal["xen", "bare"]
 EngineName = Literal["auto", "kvm", "emulator"]
+ClockName = Literal["host", "instructions"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -33,6 +34,7 @@ class BootOptions:
     abi         layout of start_info: version 1 (with memmap), version 0, or Draft C's 20 bytes
     platform    xen: libxl's PVH domU. bare: local APIC, CPUID 0x15/0x16, a 16550, no Xen leaves
     engine      auto, kvm or emulator
+    clock       host, or instructions: time is what the guest executed, and a run can be repeated (emulator only)
     privileged, initdomain   SIF_PRIVILEGED, SIF_INITDOMAIN in start_info.flags
     copy        read files into guest RAM; never map them
     patch       KVM without KVM_CAP_XEN_HVM may replace VMCALL/VMMCALL in the guest's code
@@ -49,6 +51,7 @@ class BootOptions:
     abi: Abi = "v1"
     platform: Platform = "xen"
     engine: EngineName = "auto"
+    clock: ClockName = "host"
     privileged: bool = False
     initdomain: bool = False
     copy: bool = False

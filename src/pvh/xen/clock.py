@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ class Clock:
         self._host = host
         self.mul, self.shift = scale(host.tsc_khz)
         self.origin = host.guest_tsc()
-        self.wallclock_ns = time.time_ns()
+        self.wallclock_ns = host.wallclock()
 
     def now(self) -> int:
         """Return the system time in ns, exactly as a guest computes it from its TSC."""

@@ -29,6 +29,10 @@ class Host(Protocol):
         """Return what RDTSC in the guest would give now."""
         ...
 
+    def wallclock(self) -> int:
+        """Return ns since 1970, UTC."""
+        ...
+
     def raise_vector(self, vcpu: int, vector: int) -> None:
         """Deliver an edge interrupt through the vCPU's local APIC."""
         ...

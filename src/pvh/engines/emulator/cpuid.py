@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 from pvh.engines.engine import CpuidEntry, CpuidTable
+from pvh.record import replace
 
 _VENDOR = b"AuthenticAMD"
 _BRAND = b"pvh emulated processor".ljust(48, b"\0")
@@ -28,6 +29,7 @@ _LEAF_1_EDX = _bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19
 _LEAF_1_ECX = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 30, 31)
 # fsgsbase bmi1 smep bmi2 rdseed adx smap clflushopt
 _LEAF_7_EBX = _bits(0, 3, 7, 8, 18, 19, 20, 23)
+_RDRAND, _RDSEED = _bits(30), _bits(18)  # of these two
 # arat: the local APIC timer never stops
 _LEAF_6_EAX = _bits(2)
 # as leaf 1, and: syscall nx mmxext fxsr_opt page1gb rdtscp lm
@@ -55,6 +57,17 @@ def faithful_table() -> CpuidTable:
         *names,
         CpuidEntry(0x80000007, None, 0, 0, 0, _POWER_EDX),
         CpuidEntry(0x80000008, None, _ADDRESS_SIZES, 0, 0, 0),
+    )
+
+
+def without_random(table: CpuidTable) -> CpuidTable:
+    """Return a table that does not offer RDRAND and RDSEED, whose numbers no two runs have in common."""
+    hidden = {1: ("ecx", _RDRAND), 7: ("ebx", _RDSEED)}
+    return tuple(
+        replace(entry, **{hidden[entry.leaf][0]: getattr(entry, hidden[entry.leaf][0]) & ~hidden[entry.leaf][1]})
+        if entry.leaf in hidden
+        else entry
+        for entry in table
     )
 
 

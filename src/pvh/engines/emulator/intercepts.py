@@ -90,6 +90,19 @@ def _halt(vcpu: EmulatorVcpu) -> None:
     vcpu.advance(instruction.prefixes + 1)
 
 
+def _rdtsc(vcpu: EmulatorVcpu) -> None:
+    """RDTSC, and RDTSCP, which the library reports as the same."""
+    instruction = _instruction(vcpu)
+    registers = vcpu.registers
+    value = vcpu.tsc()
+    registers.set_gpr(RAX, value & _M32)
+    registers.set_gpr(RDX, value >> 32)
+    aux = instruction.code[:2] == b"\x0f\x01"
+    if aux:
+        registers.set_gpr(RCX, vcpu.processor.handle.read_msr(x86.MSR_TSC_AUX) & _M32)
+    vcpu.advance(instruction.prefixes + (3 if aux else 2))
+
+
 def _interrupt(vcpu: EmulatorVcpu) -> None:
     instruction = _instruction(vcpu)
     opcode = instruction.code[:1]
@@ -247,6 +260,7 @@ _ACTIONS: dict[int, Callable[[EmulatorVcpu], None]] = {
     INTERCEPT + svm.EXIT_HLT: _halt,
     INTERCEPT + svm.EXIT_MSR: _msr,
     INTERCEPT + svm.EXIT_VMMCALL: _vmmcall,
+    INTERCEPT + svm.EXIT_RDTSC: _rdtsc,
     INTERCEPT + svm.EXIT_RDPMC: _protection,
     INTERCEPT + svm.EXIT_SHUTDOWN: _shutdown,
     INTERCEPT + svm.EXIT_WRITE_CR0: _write_cr,

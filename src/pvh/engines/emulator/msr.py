@@ -16,7 +16,6 @@ _MTRR_CAP = 0xFE
 _MISC_ENABLE = 0x1A0
 _MTRR_FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 _MTRR_VARIABLE = range(0x200, 0x210)
-_TSC_AUX = 0xC0000103
 _MCG_CAP, _MCG_STATUS = 0x179, 0x17A
 # What software asks an AMD processor of this family for, and what Xen shows a guest (xen/arch/x86/msr.c).
 _SYSCFG, _HWCR, _NB_CFG, _LS_CFG, _DE_CFG = 0xC0010010, 0xC0010015, 0xC001001F, 0xC0011020, 0xC0011029
@@ -36,7 +35,7 @@ _EFER_WRITABLE = x86.EFER_SCE | x86.EFER_LME | x86.EFER_NX
 # Kept by the library without side effects it gets wrong, so never seen here.
 _NATIVE = (
     x86.MSR_SYSENTER_CS, x86.MSR_SYSENTER_ESP, x86.MSR_SYSENTER_EIP, x86.MSR_STAR, x86.MSR_LSTAR, x86.MSR_CSTAR,
-    x86.MSR_SYSCALL_MASK, x86.MSR_FS_BASE, x86.MSR_GS_BASE, x86.MSR_KERNEL_GS_BASE, _TSC_AUX,
+    x86.MSR_SYSCALL_MASK, x86.MSR_FS_BASE, x86.MSR_GS_BASE, x86.MSR_KERNEL_GS_BASE, x86.MSR_TSC_AUX,
 )  # fmt: skip
 # Read-only: MTRRs as above; machine checks in no bank.
 _CONSTANT = {_MTRR_CAP: _MTRR_CAP_VALUE, _MCG_CAP: 0}

@@ -68,9 +68,10 @@ class Processor:
     executing  a callback is what is called now, if anything
     """
 
-    def __init__(self, ram: GuestRam) -> None:
+    def __init__(self, ram: GuestRam, intercepts: tuple[int, ...] = ()) -> None:
+        """intercepts: exit codes of instructions that are to stop it beside those that always do."""
         self.handle = uc.Handle()
-        self.scratch = Scratch()
+        self.scratch = Scratch(intercepts)
         allow_native(self.scratch)
         calibrate.enable_svm(self.handle, self.scratch)
         self._io: dict[int, int] = {}  # regions of I/O: start, end

@@ -27,6 +27,7 @@ class Stopper:
     def __init__(self, handle: Handle) -> None:
         self.control = ControlBlock(handle) if native.available() else None
         self._bound = 0
+        self._before = 0
         if self.control is not None:
             handle.hook(HOOK_BLOCK, native.pointer(self.control.block_hook), user_data=self.control.address)
 
@@ -40,6 +41,7 @@ class Stopper:
 
         A single block is one of a single instruction: in an interrupt shadow.
         """
+        self._before += self._spent()
         if self.control is None:
             most = _SLICE_INSTRUCTIONS if blocks is None else min(blocks, _SLICE_INSTRUCTIONS)
             self._bound = min(most, _WINDOW_INSTRUCTIONS) if mode == WINDOW else most
@@ -49,7 +51,16 @@ class Stopper:
         self.control.budget.value = self._bound
         return 0
 
-    def spent(self) -> int:
+    @property
+    def executed(self) -> int:
+        """Blocks executed so far, and what was charged; from any thread."""
+        return self._before + self._spent()
+
+    def charge(self, blocks: int) -> None:
+        """Count something else for so many blocks."""
+        self._before += blocks
+
+    def _spent(self) -> int:
         """Return the blocks executed since bound(); without the native hook all that were allowed are taken for it."""
         return self._bound - (0 if self.control is None else max(0, self.control.budget.value))
 

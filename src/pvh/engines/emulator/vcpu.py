@@ -8,7 +8,7 @@ from pvh.engines.emulator import intercepts, ports
 from pvh.engines.emulator import libunicorn as uc
 from pvh.engines.emulator.exceptions import EXTERNAL, Event, Unsupported, deliver, fault
 from pvh.engines.emulator.msr import MsrBank
-from pvh.engines.emulator.native import RUN, WINDOW, host_tsc
+from pvh.engines.emulator.native import RUN, WINDOW
 from pvh.engines.emulator.paging import LinearMemory
 from pvh.engines.emulator.registers import RAX, RCX, Registers
 from pvh.engines.emulator.vmcb import MSR_WRITE
@@ -40,6 +40,7 @@ class EmulatorVcpu:
         self.registers = Registers(vm.processor.handle, vm.layout)
         self.memory = LinearMemory(vm.ram, self.registers)
         self.msrs = MsrBank(index, 0, boot=index == 0)
+        self._counter = vm.counter
         self.tsc_offset = vm.tsc_offset
         self.pending: set[int] = set()
         self._callback: tuple[int, Callable[[], bool]] | None = None
@@ -151,7 +152,7 @@ class EmulatorVcpu:
 
     def tsc(self) -> int:
         """Return what RDTSC would give now; from any thread."""
-        return host_tsc() + self.tsc_offset & _M64
+        return self._counter() + self.tsc_offset & _M64
 
     def recent(self) -> tuple[int, ...]:
         """Return linear addresses of the last blocks executed, newest last."""
@@ -201,11 +202,14 @@ class EmulatorVcpu:
         # A request that came meanwhile has been overwritten.
         if self._kicked or processor.code_is_stale:
             processor.request_stop()
+        before = processor.stopper.executed
         status = processor.run(self.rip, count)
         self.registers.save()
         self.rip = self.registers.rip
         number, processor.number = processor.number, 0
         left, self._left = self._left, None
+        if number or left is not None:
+            processor.stopper.charge(_STOP_BLOCKS)
         if left is not None:
             self._leave_port(left)
         elif number:
@@ -218,7 +222,7 @@ class EmulatorVcpu:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        return processor.stopper.spent() + (_STOP_BLOCKS if number or left is not None else 0)
+        return processor.stopper.executed - before
 
     def _before_start(self) -> tuple[int, int | None]:
         """Deliver an interrupt that is pending, if possible; return the mode, and the number of blocks or None."""
@@ -268,7 +272,7 @@ class EmulatorVcpu:
 
     def set_tsc(self, value: int) -> None:
         """Make the time stamp counter go on from a value."""
-        self.tsc_offset = value - host_tsc()
+        self.tsc_offset = value - self._counter()
         self.registers.tsc_offset = self.tsc_offset
 
     def set_efer(self, value: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pvh.build.image import Image
 from pvh.build.ram import Block
+from pvh.clock import Clock, InstructionClock
 from pvh.engines.emulator.calibrate import Layout
 from pvh.engines.emulator.cpuid import CpuidLookup
 from pvh.engines.emulator.native import host_tsc
 from pvh.engines.emulator.processor import Processor
 from pvh.engines.emulator.vcpu import EmulatorVcpu
+from pvh.engines.emulator.vmcb import EXIT_RDTSC
 from pvh.engines.engine import CpuidTable
 
 
@@ -18,12 +20,17 @@ class EmulatorVm:
     patched: tuple[int, ...] = ()
     unpatched: tuple[int, ...] = ()
 
-    def __init__(self, image: Image, cpuid: tuple[CpuidTable, ...], layout: Layout) -> None:
+    def __init__(self, image: Image, cpuid: tuple[CpuidTable, ...], layout: Layout, clock: Clock) -> None:
         self.ram = image.ram
         self.layout = layout
+        # RDTSC gives the host's counter, unless it is caught.
+        self.processor = Processor(image.ram, (EXIT_RDTSC,) if clock.virtual else ())
+        self.counter = host_tsc
+        if isinstance(clock, InstructionClock):
+            clock.follow(lambda: self.processor.stopper.executed)
+            self.counter = clock.now
         # The guest's time stamp counter begins at 0.
-        self.tsc_offset = -host_tsc()
-        self.processor = Processor(image.ram)
+        self.tsc_offset = -self.counter()
         self._vcpus = [self.vcpu(index, table) for index, table in enumerate(cpuid)]
         self._vcpus[0].load(image.entry)
 

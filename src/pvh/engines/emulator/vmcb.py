@@ -35,6 +35,7 @@ EXIT_WRITE_CR8 = 0x18
 EXIT_WRITE_DR0 = 0x30
 EXIT_EXCEPTION = 0x40
 EXIT_INTR = 0x60
+EXIT_RDTSC = 0x6E  # of RDTSCP, too
 EXIT_RDPMC = 0x6F
 EXIT_RSM = 0x73
 EXIT_SWINT = 0x75
@@ -92,7 +93,9 @@ MSR_READ, MSR_WRITE = 1, 2
 class Scratch:
     """Host memory with the VMCB, the MSR permission map and the entry code; map() shows it to a handle."""
 
-    def __init__(self) -> None:
+    def __init__(self, intercepts: tuple[int, ...] = ()) -> None:
+        """intercepts: exit codes of instructions to catch beside those that always are."""
+        self._intercepts = (*_INTERCEPTS, *intercepts)
         self._code = mmap.mmap(-1, mmap.PAGESIZE)
         self._code[: len(_ENTRY_CODE)] = _ENTRY_CODE
         self._data = mmap.mmap(-1, _DATA_SIZE)
@@ -124,7 +127,7 @@ class Scratch:
     def write(self, state: CpuState, *, tsc_offset: int = 0, msrs: dict[str, int] | None = None) -> int:
         """Fill the VMCB from a state and return its address. General registers but RSP and RAX are not in a VMCB."""
         page = bytearray(mmap.PAGESIZE)
-        instructions = sum(1 << (code - EXIT_INTR) for code in _INTERCEPTS)
+        instructions = sum(1 << (code - EXIT_INTR) for code in self._intercepts)
         cr_writes = sum(1 << (code & 15) for code in (EXIT_WRITE_CR0, EXIT_WRITE_CR4, EXIT_WRITE_CR8))
         _CONTROL_INTERCEPTS.pack_into(page, 0, 1 << EXIT_READ_CR8, cr_writes, 0, _DR_WRITES, 0xFFFFFFFF, instructions)
         _QUAD.pack_into(page, _MSRPM_BASE, DATA + _MSR_MAP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from pvh.build.image import Image
+from pvh.clock import Clock, HostClock
 from pvh.engines.engine import CpuidTable, Traits
 from pvh.engines.kvm import cpuid as leaves
 from pvh.engines.kvm.device import open_device, virtualises
@@ -23,6 +24,7 @@ class KvmEngine:
     """KVM. The local APIC, HLT and the wait of an AP for INIT and SIPI are inside the kernel."""
 
     name = "kvm"
+    clock: Clock = HostClock()
     traits = Traits(has_lapic=True, sees_halt=False, sees_init_sipi=False, exact_stop=True, recent=False)
 
     def __init__(self, dev: int | None = None, probe: Probe | None = None) -> None:
