@@ -170,8 +170,9 @@ class TestRepeated:
         typed = tmp_path / "typed"
         typed.write_bytes(b"what was typed\n" * 400)  # more than waits for a guest otherwise
         command = "cat | md5sum; date +%Y-%m-%d; od -xN8 /dev/urandom; sleep 100; cut -d. -f1 /proc/uptime"
+        command += "; busybox poweroff -f"
         said, trace = repeated(
-            tmp_path, "--input", str(typed), "--busybox", str(specimen("busybox")), "--exec", f"{command}; busybox poweroff -f",
+            tmp_path, "--input", str(typed), "--busybox", str(specimen("busybox")), "--exec", command,
             str(specimen("vmlinuz-cloud-6.1")),
         )  # fmt: skip
         lines = said.decode().splitlines()
