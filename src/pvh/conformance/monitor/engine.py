@@ -48,6 +48,7 @@ class MonitoredEngine:
         self._over = over
         self._watch: Watch | None = None
         self.traits = engine.traits
+        self.clock = engine.clock
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -70,7 +71,7 @@ class MonitoredEngine:
 
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> EmulatorVm:
         """Make a guest of an image. Raises EngineError when the host refuses."""
-        vm = _MonitoredVm(image, cpuid, self._engine.layout)
+        vm = _MonitoredVm(image, cpuid, self._engine.layout, self.clock)
         self._watch = vm.watch = Watch(vm, image, entry_memory(image, self._loaded), self._limit, self._over)
         return vm
 
