@@ -53,8 +53,6 @@ def add_boot_options(parser: ArgumentParser | Notes) -> None:
     host = parser.add_argument_group("the host")
     host.add_argument("--engine", choices=("auto", "kvm", "emulator"), default=_DEFAULT.engine,
                       help="what executes the guest (default auto)")  # fmt: skip
-    host.add_argument("--clock", choices=("host", "instructions"), default=_DEFAULT.clock,
-                      help="time is the host's, or what the guest executes: a run that can be repeated")  # fmt: skip
     host.add_argument("--copy", action="store_true", help="read files into guest RAM instead of mapping them")
 
 

@@ -70,6 +70,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
     run.add_argument("--on-reboot", choices=("restart", "exit"), default="exit",
                      help="what a guest's reboot does (default exit, with status 10)")  # fmt: skip
     run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
+    run.add_argument("--clock", choices=("host", "instructions"), default="host",
+                     help="time is the host's, or what the guest executes: a run that can be repeated")  # fmt: skip
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
     run.add_argument("--timeline", metavar="FILE",
                      help="write what happened when: .html for a browser, .json for Perfetto")  # fmt: skip
