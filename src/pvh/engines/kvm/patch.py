@@ -103,8 +103,12 @@ class _Disassembler:
         furthest = min(max(_SWEEP), gpa - code[0])
         window = ram.read(gpa - furthest, min(furthest + _LONGEST, code[1] - gpa + furthest)) or b""
         starts = [furthest - back for back in _SWEEP if back <= furthest] or [0]
-        hits = sum(self._meets(window[start:], furthest - start) for start in starts)
-        return hits >= _MAJORITY * len(starts)
+        hits, wanted = 0, _MAJORITY * len(starts)
+        for tried, start in enumerate(starts, 1):
+            hits += self._meets(window[start:], furthest - start)
+            if hits >= wanted or hits + len(starts) - tried < wanted:
+                break  # the rest cannot change the majority, and a kernel's sites are a share of its start-up
+        return hits >= wanted
 
     def _meets(self, code: bytes, position: int) -> bool:
         for address, size, mnemonic, _ in self._engine.disasm_lite(code, 0):
