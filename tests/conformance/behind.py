@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from conformance.wrong import WRONG
+from pvh.conformance.clauses import of_kernel
 
 _ENTRY = ("tests/entry/test_entry_matrix.py",)
 _FOUND = "tests/conformance/test_check.py::test_what_it_relies_on_is_found"
+_WATCHED = "tests/conformance/test_monitor_wrong.py"
 _PROFILES = "tests/conformance/test_profiles.py"
 
 _GIVEN: dict[str, tuple[str, ...]] = {
@@ -24,7 +26,10 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "reloc": (f"{_PROFILES}::test_a_kernel_that_can_be_moved_is_moved_as_its_note_allows",),
 }
 
+_FOUND_IN = {wrong.clause: (f"{_FOUND}[{wrong.clause}]",) for wrong in WRONG}
+_KERNELS = {clause.id: (_WATCHED,) for clause in of_kernel() if clause.part != "file"}
+
 BEHIND: dict[str, tuple[str, ...]] = {
-    name: (*_GIVEN.get(name, ()), *((f"{_FOUND}[{name}]",) if name in {wrong.clause for wrong in WRONG} else ()))
-    for name in {*_GIVEN, *(wrong.clause for wrong in WRONG)}
+    name: (*_GIVEN.get(name, ()), *_FOUND_IN.get(name, ()), *_KERNELS.get(name, ()))
+    for name in {*_GIVEN, *_FOUND_IN, *_KERNELS}
 }

@@ -48,7 +48,7 @@ class TestXenShim:
 
     def test_it_is_found(self, specimen: Callable[[str], Path]) -> None:
         findings, _, _ = monitored(specimen("xen-shim"))
-        assert violations(findings) == [("memory.poison", "test dword ptr [ebx], 4")]
+        assert violations(findings) == [("start_info.null", "test dword ptr [ebx], 4")]
 
     @pytest.mark.parametrize(("word", "ending"), [(0, "crash"), (4, "deadline")])
     def test_it_can_be_shown_by_hand(self, specimen: Callable[[str], Path], word: int, ending: str) -> None:

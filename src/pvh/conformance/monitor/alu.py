@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Rule = Callable[[Tracker, Op], None]
 
 _ZF = 1 << 6
+_CF = 1 << 0
+_OUT_FLAGS = _CF | 1 << 11
 
 
 def width(operand: Operand) -> int:
@@ -79,9 +81,11 @@ def _lea(t: Tracker, op: Op) -> None:
     if not isinstance(source, Mem):
         return
     parts = [t.regs[index] for index, _ in source.parts]
-    mask, origin = join(*parts)
+    mask = 0
+    for part in parts:
+        mask |= part[0]
     if mask:
-        t.write(op, target, (_smeared(mask, width(target)), origin))
+        t.write(op, target, (_smeared(mask, width(target)), join(*parts)[1]))
     else:
         t.write(op, target, _kept(*parts))
 
@@ -98,8 +102,10 @@ def _smeared(mask: int, bits: int) -> int:
 
 def _operands(t: Tracker, op: Op) -> tuple[Value, Value, bool]:
     """Return both operands' values, and whether they are the same unknown."""
-    one, two = t.read(op, op.operands[0]), t.read(op, op.operands[1])
-    return one, two, bool(one[0]) and one == two
+    first, second = op.operands[0], op.operands[1]
+    one, two = t.read(op, first), t.read(op, second)
+    aligned = not (isinstance(first, Reg) and isinstance(second, Reg)) or first.shift == second.shift
+    return one, two, bool(one[0]) and one == two and aligned
 
 
 def _add(t: Tracker, op: Op) -> None:
@@ -158,13 +164,13 @@ def _or(t: Tracker, op: Op) -> None:
 
 def _logic_flags(t: Tracker, op: Op, value: Value, result: int) -> None:
     """Set the flags of a result whose known bits are given: where one is 1, ZF is known."""
-    mask, origin = value
+    mask = value[0]
     if not mask:
         t.set_flags(op.sets, DEFINED)
         return
     sign = 0x80 if mask >> width(op.operands[0]) - 1 else 0
     parity = 0x04 if mask & 0xFF else 0
-    t.set_status(op.sets, sign | parity | (0 if result else _ZF), origin)
+    t.set_status(op.sets, sign | parity | (0 if result else _ZF), value)
 
 
 def _cmp(t: Tracker, op: Op) -> None:
@@ -178,7 +184,7 @@ def _cmp(t: Tracker, op: Op) -> None:
     a, b = (t.concrete(op, operand) for operand in op.operands[:2])
     differ = (a ^ b) & ~undefined & (1 << width(op.operands[0])) - 1
     known = _ZF if same or differ else 0
-    t.set_status(op.sets, op.sets & ~known, one[1] if one[0] else two[1])
+    t.set_status(op.sets, op.sets & ~known, (undefined, one[1] if one[0] else two[1]))
 
 
 def _neg(t: Tracker, op: Op) -> None:
@@ -208,13 +214,18 @@ def _shift(t: Tracker, op: Op) -> None:
     count_operand = op.operands[1] if len(op.operands) > 1 else Imm(1)
     value, count_value = t.read(op, target), t.read(op, count_operand)
     bits = width(target)
+    if op.name in ("rcl", "rcr"):
+        value = join(value, t.flag(_CF))
+    result = value
     if count_value[0] & 0x3F:
-        value = ((1 << bits) - 1, count_value[1])
+        value = result = ((1 << bits) - 1, count_value[1])
     elif value[0]:
         count = t.concrete(op, count_operand) & (63 if bits == 64 else 31)
-        value = _shifted(op.name, value, bits, count)
-    t.write(op, target, value)
-    t.set_flags(op.sets, value)
+        result = _shifted(op.name, value, bits, count)
+    t.write(op, target, result)
+    t.set_flags(op.sets, result)
+    if value[0] and not result[0]:
+        t.set_flags(op.sets & _OUT_FLAGS, value)  # the bit that was shifted out
 
 
 def _shifted(name: str, value: Value, bits: int, count: int) -> Value:
@@ -247,9 +258,9 @@ def _bit(t: Tracker, op: Op) -> None:
     bit = 1 << at % bits
     if where[0]:
         value = ((1 << bits) - 1, where[1])
-    t.set_status(op.sets, 1 if value[0] & bit else 0, value[1])
+    t.set_status(op.sets, 1 if value[0] & bit else 0, (value[0] & bit, value[1]))
     if op.name != "bt":
-        mask = value[0] if op.name == "btc" else value[0] & ~bit
+        mask = value[0] if op.name == "btc" or where[0] else value[0] & ~bit
         t.write(op, target, (mask, value[1]) if mask else DEFINED)
 
 
@@ -258,6 +269,21 @@ def _bswap(t: Tracker, op: Op) -> None:
     size = width(op.operands[0]) // 8
     mask = int.from_bytes(mask.to_bytes(size, "little"), "big")
     t.write(op, op.operands[0], (mask, origin) if mask else DEFINED)
+
+
+def _cmpxchg(t: Tracker, op: Op) -> None:
+    """The accumulator decides by its value what is written: all of it is as undefined as any of it."""
+    target, source = op.operands[0], op.operands[1]
+    accumulator = Reg(0, 0, width(target))
+    value = join(t.read(op, accumulator), t.read(op, target), t.read(op, source))
+    value = ((1 << width(target)) - 1, value[1]) if value[0] else DEFINED
+    t.write(op, target, value)
+    t.write(op, accumulator, value)
+    t.set_flags(op.sets, value)
+
+
+def _cmc(_t: Tracker, _op: Op) -> None:
+    """CF inverted is as defined as it was."""
 
 
 def _cmov(t: Tracker, op: Op) -> None:
@@ -294,6 +320,7 @@ RULES: dict[str, Rule] = {
     "movzx": _movzx, "movsx": _movsx, "movsxd": _movsx, "xchg": _xchg, "lea": _lea,
     "add": _add, "sub": _add, "adc": _add, "sbb": _add, "xor": _xor, "and": _and, "test": _and, "or": _or, "cmp": _cmp,
     "neg": _neg, "inc": _inc, "dec": _inc, "not": _not, "bswap": _bswap,
+    "cmpxchg": _cmpxchg, "cmc": _cmc,
     **dict.fromkeys(("shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr"), _shift),
     **dict.fromkeys(("bt", "bts", "btr", "btc"), _bit),
     **{f"cmov{condition}": _cmov for condition in _CONDITIONS},

@@ -24,8 +24,13 @@ _MODULE_SIZE, _ENTRY_SIZE = struct.calcsize(abi.MODULE), struct.calcsize(abi.MEM
 _BEHIND = 256  # bytes behind a structure that count as read by mistake for more of it
 _MOST = 4096  # modules, entries: a profile's, so it is a bound against nonsense only
 _LONGEST = 1 << 20  # of a command line
-# Below 1 MiB: BIOS data area, EBDA, VGA memory and option ROMs, BIOS.
-_LEGACY = ((0x400, 0x500, o.LEGACY), (0x80000, 0xE0000, o.LEGACY), (0xE0000, 0x100000, o.BIOS))
+# Below 1 MiB: where a null pointer leads, BIOS data area, EBDA, VGA memory and option ROMs, BIOS.
+_LEGACY = (
+    (0, 0x1000, o.ZERO_PAGE),
+    (0x400, 0x500, o.LEGACY),
+    (0x80000, 0xE0000, o.LEGACY),
+    (0xE0000, 0x100000, o.BIOS),
+)
 
 
 @dataclass(frozen=True, slots=True)

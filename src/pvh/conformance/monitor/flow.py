@@ -109,8 +109,8 @@ def _lahf(t: Tracker, _op: Op) -> None:
 
 
 def _sahf(t: Tracker, _op: Op) -> None:
-    mask, origin = t.register(register("ah"))
-    t.set_status(0xD5, mask & 0xD5, origin)
+    value = t.register(register("ah"))
+    t.set_status(0xD5, value[0] & 0xD5, value)
 
 
 def _leave(t: Tracker, op: Op) -> None:

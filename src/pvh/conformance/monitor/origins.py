@@ -27,7 +27,9 @@ ORIGINS = (
     Origin("", ""),  # 0: defined
     *_GPRS,
     *_HIGH,
-    Origin("eflags.status", "EFLAGS"),
+    Origin("eflags.status", "a status flag of EFLAGS"),
+    Origin("eflags.df", "EFLAGS.DF"),
+    Origin("eflags.system", "a system flag of EFLAGS"),
     Origin("cr2", "CR2"),
     Origin("cr3", "CR3"),
     Origin("efer", "EFER"),
@@ -41,6 +43,7 @@ ORIGINS = (
     Origin("gdt", "GDTR"),
     Origin("idt", "IDTR"),
     Origin("memory.poison", "RAM that nothing was loaded to"),
+    Origin("start_info.null", "RAM at address 0"),
     Origin("memory.legacy", "memory where a PC has BIOS data, which is RAM here"),
     Origin("rsdp.placement", "memory where a PC has its BIOS, which is RAM here"),
     Origin("start_info.last-bytes", "what stands behind start_info"),
@@ -58,9 +61,9 @@ ORIGINS = (
 )
 
 GPR = 1  # of EAX; the others follow in encoding order
-(FLAGS, CR2, CR3, EFER, MSR, DR, FPU, SELECTOR, FS_GS, TR, LDTR, GDT, IDT, RAM, LEGACY, BIOS, BEHIND_START_INFO,
- BEHIND_V0, FUTURE, BEHIND_MODLIST, BEHIND_MEMMAP, EMPTY_MEMMAP, BEHIND_CMDLINE, NULL_MODLIST, NULL_CMDLINE,
- NULL_MODULE_CMDLINE, NULL_RSDP, NULL_MEMMAP) = range(GPR + 16, len(ORIGINS))  # fmt: skip
+(FLAGS, FLAG_DF, SYSTEM_FLAG, CR2, CR3, EFER, MSR, DR, FPU, SELECTOR, FS_GS, TR, LDTR, GDT, IDT, RAM, ZERO_PAGE,
+ LEGACY, BIOS, BEHIND_START_INFO, BEHIND_V0, FUTURE, BEHIND_MODLIST, BEHIND_MEMMAP, EMPTY_MEMMAP, BEHIND_CMDLINE,
+ NULL_MODLIST, NULL_CMDLINE, NULL_MODULE_CMDLINE, NULL_RSDP, NULL_MEMMAP) = range(GPR + 16, len(ORIGINS))  # fmt: skip
 
 STATUS_FLAGS = 0x8D5  # CF PF AF ZF SF OF
 DF = 1 << 10
@@ -68,12 +71,15 @@ IOPL, NT, AC, ID = 3 << 12, 1 << 14, 1 << 18, 1 << 21
 SYSTEM_FLAGS = IOPL | NT | AC | ID  # RF too, but PUSHF stores it clear
 
 
+def narrowed(origin: int, mask: int) -> int:
+    """Return the origin of undefined bits of EFLAGS, where these are of several clauses."""
+    if origin != FLAGS or mask & STATUS_FLAGS:
+        return origin
+    return FLAG_DF if mask & DF else SYSTEM_FLAG
+
+
 def named(origin: int, mask: int) -> Origin:
     """Return an origin as a sentence names it, by the bits that were used where these are of several clauses."""
-    if origin == FLAGS:
-        if mask & STATUS_FLAGS:
-            return Origin("eflags.status", "a status flag of EFLAGS")
-        return Origin("eflags.df", "EFLAGS.DF") if mask & DF else Origin("eflags.system", "a system flag of EFLAGS")
     if GPR <= origin < GPR + 8 and not mask & 0xFFFFFFFF:
         return Origin(UPPER, f"the upper half of R{_LOW[origin - GPR][1:].upper()}")
-    return ORIGINS[origin]
+    return ORIGINS[narrowed(origin, mask)]

@@ -34,7 +34,8 @@ def load_segment(t: Tracker, op: Op, name: str, value: Value, selector: int) -> 
     if value[0] & 0xFFFC:
         if "gdt" not in t.done and value[1] in (o.SELECTOR, o.FS_GS):
             t.violate(op, "gdt", f"{name.upper()} is loaded before LGDT, by a selector without a defined value")
-        t.use(op, value, f"is loaded into {name.upper()}")
+        else:
+            t.use(op, value, f"is loaded into {name.upper()}")
     elif selector & 0xFFFC or name in ("cs", "ss"):
         _from_table(t, op, selector, f"{name.upper()} is loaded")
     t.done.add(name)

@@ -30,6 +30,8 @@ class Tracker:
     status    value of the status flags, at their places in EFLAGS
     system    the bits of EFLAGS that are as at entry, DF and the system flags
     others    values of vector, debug and segment registers by name
+    null      whether the last memory operand was reached through a null pointer
+    op        the instruction at hand
     setter    the instruction that gave the status flags an undefined value; None: they have it from elsewhere
     done      what the kernel has set up: `gdt`, `idt`, `tr`, `ldt`, `cr3`, `fs`, `gs`, `fpu`, `mxcsr`, MSRs by number
     """
@@ -50,6 +52,7 @@ class Tracker:
         self.told: set[str] = set()
         self.polls: dict[int, int] = {}
         self.repeating = -1
+        self.null = False
         self.op: Op | None = None
         self.setter: Op | None = None
 
@@ -58,8 +61,8 @@ class Tracker:
     def use(self, op: Op, value: Value, how: str) -> None:
         """Report a use of a value, once for each clause; how says what for, such as `decides a branch`."""
         origin = o.named(value[1], value[0])
-        if origin.clause:
-            self.violate(op, origin.clause, f"{origin.name}, which has no defined value, {how}")
+        lack = ", which has no defined value," if value[1] < o.NULL_MODLIST else ","
+        self.violate(op, origin.clause, f"{origin.name}{lack} {how}")
 
     def violate(self, op: Op, clause: str, what: str) -> None:
         """Report that a clause is violated, once."""
@@ -77,7 +80,7 @@ class Tracker:
     def saved(self, op: Op, value: Value) -> None:
         """Note that a register is saved that the kernel has not written."""
         mask, origin = value
-        if mask and o.GPR <= origin <= o.FLAGS:
+        if mask and o.GPR <= origin <= o.SYSTEM_FLAG:
             named = o.named(origin, mask)
             key = f"saved {named.clause}"
             if key not in self.told:
@@ -92,7 +95,9 @@ class Tracker:
         if isinstance(operand, Reg):
             return self.register(operand)
         if isinstance(operand, Mem):
-            return self.load(self.linear(op, operand), operand.size)
+            self.null = False
+            value = self.load(self.linear(op, operand), operand.size)
+            return DEFINED if self.null else value  # what a null pointer leads to is no second violation
         if isinstance(operand, Other):
             return self.others.get(operand.name, DEFINED)
         return DEFINED
@@ -160,6 +165,7 @@ class Tracker:
         offset &= full
         if null and offset < _FIRST_PAGE:
             self.use(op, (0, null), "is followed")
+            self.null = True
         return offset
 
     def load(self, linear: int, size: int) -> Value:
@@ -224,11 +230,12 @@ class Tracker:
 
     def set_flags(self, bits: int, value: Value) -> None:
         """Have status flags defined or undefined together."""
-        self.set_status(bits, bits if value[0] else 0, value[1])
+        self.set_status(bits, bits if value[0] else 0, value)
 
-    def set_status(self, bits: int, mask: int, origin: int) -> None:
-        """Set the value of some status flags, by the instruction at hand."""
+    def set_status(self, bits: int, mask: int, cause: Value) -> None:
+        """Set the value of some status flags: what of them is undefined, and by which undefined bits."""
         old, old_origin = self.status
+        origin = o.narrowed(cause[1], cause[0])
         if mask:
             self.setter = self.op
         kept = old & ~bits
