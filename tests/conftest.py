@@ -17,6 +17,12 @@ settings.register_profile("pvh", deadline=None, max_examples=100 * int(os.enviro
 settings.load_profile("pvh")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def boot_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give the tests, and what they start, a boot cache of their own."""
+    os.environ["PVH_CACHE"] = str(tmp_path_factory.mktemp("cache") / "pvh")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the checkout."""

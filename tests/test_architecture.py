@@ -28,6 +28,8 @@ ROOMS = (
         "disassembly",
         "symbols",
         "core",
+        "snapshot",
+        "cache",
         "export",
         "gdb",
         "timeline",
@@ -41,6 +43,7 @@ ROOMS = (
     {"abi"},
     {"demo"},
     {"errors", "native", "initramfs", "clock"},
+    {"kept"},
     {"record"},
     {"hints"},
 )

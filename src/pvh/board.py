@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from pvh.abi.cpuid import MSR_HYPERCALL
@@ -12,7 +12,8 @@ from pvh.devices.debug import claim_debug_ports
 from pvh.devices.ports import Ports
 from pvh.devices.serial import COM1, Serial
 from pvh.engines.exits import Exit, Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite, PortIn, PortOut
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import apply, capture
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
@@ -33,22 +34,36 @@ class Board:
         self.ports = Ports()
         self._vm = vm
         self.domain: Domain | None = None
-        claim_debug_ports(self.ports, console, machine.leave, machine.ready)
+        self._serial: Serial | None = None
         # No PIT, and seen at once to be none: an all-ones counter is a running one to Linux on AMD processors, which
         # then reads it 100 000 times (arch/x86/kernel/tsc.c, quick_pit_calibrate).
         self.ports.claim(range(_PIT_CHANNEL_2, _PIT_CHANNEL_2 + 1), lambda _port, _size: 0, None)
+        claim_debug_ports(self.ports, console, machine)
         if image.plan.options.platform == "xen":
             from pvh.xen.domain import Domain  # platform bare has no use for it
 
             self.domain = Domain(image, machine, console)
         else:
-            Serial(self.ports, COM1, console, machine.typed)
+            self._serial = Serial(self.ports, COM1, console, machine.typed)
         self._dispatch: Callable[[Domain, int, Hypercall, Callable[[], CpuState]], int] | None = None
         self._interrupts: Interrupts | None = None
         if not engine.traits.has_lapic:
             from pvh.interrupts import Interrupts
 
             self._interrupts = Interrupts(machine, self.domain, image.plan.options.vcpus, machine.local_apic)
+
+    def capture(self) -> dict[str, Any]:
+        """Return what is kept of everything around the processors. No vCPU runs."""
+        return {name: capture(device) for name, device in self._kept()}
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned."""
+        for name, device in self._kept():
+            apply(device, state[name])
+
+    def _kept(self) -> Iterator[tuple[str, object]]:
+        places = {"domain": self.domain, "interrupts": self._interrupts, "serial": self._serial}
+        return ((name, device) for name, device in places.items() if device)
 
     def handle(self, vcpu: Vcpu, event: Exit) -> int | None:
         """Carry an exit out and return the answer its class asks for; None for exits the board does not know."""

@@ -25,6 +25,8 @@ _TO_SELF, _TO_ALL, _TO_OTHERS = 1, 2, 3
 class Interrupts:
     """The local APICs of a guest. Called by the thread that runs its vCPUs, which take turns."""
 
+    KEPT = ("_lapics", "_await_sipi")
+
     def __init__(self, machine: Machine, domain: Domain | None, vcpus: int, apic: Callable[[int], LocalApic]) -> None:
         """apic(vcpu) makes the local APIC of a vCPU."""
         self._machine = machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -16,7 +16,8 @@ from pvh.clock import InstructionClock
 from pvh.devices.lapic import LocalApic
 from pvh.engines.exits import Broken, Exit, Halt, Shutdown, Sink
 from pvh.errors import PvhError
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import apply, capture
 from pvh.outcome import STATUS, Ending, Outcome
 from pvh.processors import Processors
 from pvh.xen.cpuid import apic_id, bare_leaves, with_apic_id, xen_leaves
@@ -62,12 +63,17 @@ class Machine:
         console: Callable[[bytes], None],
         watch: Watch | None = None,
         typed: Typed | None = None,
+        *,
+        tsc_khz: int | None = None,
     ) -> None:
-        """Put the image on the engine. Raises EngineError when the engine or the host refuses."""
+        """Put the image on the engine. Raises EngineError when the engine or the host refuses.
+
+        tsc_khz  the TSC's frequency that a guest whose state is to be applied was told
+        """
         self.image = image
         self.engine = engine
         self._clock = engine.clock
-        self._tsc_khz = engine.tsc_khz  # an engine may measure it anew each time
+        self._tsc_khz = tsc_khz or engine.tsc_khz  # an engine may measure it anew each time
         self._watch = watch
         self._typed = typed
         self._answer: Callable[[bool], None] | None = None
@@ -75,7 +81,10 @@ class Machine:
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[type[Exit]] = Counter()
         self._seen = 0
+        self._command: Iterator[int] = iter(b"")
+        self._at_rest: Callable[[], None] | None = None
         self._due: dict[tuple[str, int], int] = {}
+        self._behind = 0  # ns by which the guest's clocks lag the host's: it was not there meanwhile
         self._started = time.monotonic_ns()
         self.vm: Vm = engine.open(image, tuple(self._cpuid(vcpu) for vcpu in range(image.plan.options.vcpus)))
         self._board = Board(image, engine, self.vm, self, console)
@@ -92,8 +101,8 @@ class Machine:
         """Have meter told of a vCPU after each of its turns, of some 20 000 blocks, where vCPUs take turns."""
         self._processors.measure(meter)
 
-    def run(self) -> Outcome:
-        """Run the guest to its end and give the engine's resources back."""
+    def run(self, *, close: bool = True) -> Outcome:
+        """Run the guest to its end and give the engine's resources back, unless it is to go on from a snapshot."""
         self._started = time.monotonic_ns()
         if self._typed:
             # Its arrival is a timer that is due at once: memory of the guest is changed between two runs of vCPU 0.
@@ -103,9 +112,47 @@ class Machine:
         stuck = not self._processors.stop()
         self._board.flush()
         outcome = self._outcome(stuck=stuck)
-        if not stuck:
+        if close and not stuck:
             self.vm.close()
         return outcome
+
+    def pause(self) -> bool:
+        """Have all vCPUs stop between two instructions, until unpause(); False when the run ends, or has ended."""
+        return self._processors.pause()
+
+    def rest(self) -> None:
+        """Have all vCPUs stop as for pause(), which is to follow, but wait for nothing: also from a watch."""
+        self._processors.rest()
+
+    def unpause(self) -> None:
+        """Go on after pause()."""
+        self._processors.unpause()
+
+    def capture(self) -> dict[str, Any]:
+        """Return what is kept of the guest, its memory apart: see kept.py. No vCPU runs. Raises EngineError."""
+        now = self._clock.now()
+        return {
+            "tsc_khz": self._tsc_khz,
+            "vm": self.vm.capture(),
+            "now": now - self._behind,
+            "due": {key: at - now for key, at in self._due.items() if key[0] in _TIMERS},
+            "processors": capture(self._processors),
+            "board": capture(self._board),
+        }
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned. No vCPU runs, and guest memory is what it was then.
+
+        Its clocks go on from where they were. Raises EngineError when the engine refuses.
+        """
+        self._endings = []
+        self.vm.apply(state["vm"])
+        apply(self._processors, state["processors"])
+        now = self._clock.now()
+        self._behind = now - state["now"]
+        apply(self._board, state["board"])
+        self._due = {key: now + left for key, left in state["due"].items()}
+        self._inbox.put(None)
 
     def end(self, ending: Ending, reason: str, *, vcpu: int | None = None, status: int | None = None) -> None:
         """End the run; the first ending counts. From any thread, and from a signal handler."""
@@ -124,6 +171,24 @@ class Machine:
         """Give the guest what was typed, if that was held until it is ready for it."""
         if self._typed:
             self._typed.release()
+
+    def command(self, content: bytes, at_rest: Callable[[], None] | None = None) -> None:
+        """Set what the guest reads from the command port.
+
+        at_rest  is called once, by the thread of run() and with no vCPU running, when the guest waits for it
+        """
+        self._command = iter(content)
+        self._at_rest = at_rest
+
+    def waiting(self) -> None:
+        """The guest waits for its command: have the thread of run() call who wanted to know."""
+        if self._at_rest:
+            self._processors.rest()
+            self._inbox.put(None)
+
+    def next_byte(self) -> int:
+        """Return the next byte of the command; 0 behind it."""
+        return next(self._command, 0)
 
     def leave(self, value: int) -> None:
         """End the run with the value a guest wrote to the exit port."""
@@ -235,7 +300,11 @@ class Machine:
     def local_apic(self, vcpu: int) -> LocalApic:
         """Make a local APIC for a vCPU of an engine that has none."""
         key = ("lapic", vcpu)
-        return LocalApic(apic_id(vcpu), self._clock.now, lambda due: self._arm(key, due))
+        return LocalApic(
+            apic_id(vcpu),
+            lambda: self._clock.now() - self._behind,
+            lambda due: self._arm(key, None if due is None else due + self._behind),
+        )
 
     # Time and threads.
 
@@ -276,6 +345,7 @@ class Machine:
         deadline = None if timeout is None else self._started + int(timeout * 1e9)
         look = None if self.engine.traits.sees_halt else self._started + _LOOK_NS
         while not self._endings:
+            self._call_at_rest()
             now = time.monotonic_ns()
             if look is not None and now >= look:
                 self._look()
@@ -294,6 +364,15 @@ class Machine:
                 self._inbox.get(timeout=min(max(0, min(waits) - now) / 1e9, _LONGEST_WAIT) if waits else None)
             except Empty:
                 continue
+
+    def _call_at_rest(self) -> None:
+        """Call who waits for the guest to wait, if it does."""
+        call = self._at_rest
+        if call and self._processors.resting:
+            self._at_rest = None
+            if self.pause():
+                call()
+            self.unpause()
 
     def _look(self) -> None:
         """Find who halted with interrupts off, as the engine does not say, unless exits prove that the guest lives."""

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import put_back
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pvh.engines.exits import Sink
 
 _SLICE_BLOCKS = 20_000  # basic blocks of a turn while others wait: about 0.2 ms
+_KICK_AGAIN = 0.001  # seconds
+_LOOK_AGAIN = 0.1  # seconds until a thread at rest notices the end of the run
 _LEAVE_SECONDS = 5.0  # a vCPU that does not leave its engine this long after a kick is given up
 
 
@@ -33,6 +36,7 @@ class Turn:
     """
 
     __slots__ = ("dozes", "halted", "nmi", "orders", "sink", "up", "vcpu")
+    KEPT = ("up", "halted", "dozes", "nmi")
 
     def __init__(self, vcpu: Vcpu, sink: Sink, *, up: bool) -> None:
         self.vcpu, self.sink, self.up = vcpu, sink, up
@@ -43,6 +47,11 @@ class Turn:
     def ready(self) -> bool:
         """Whether it has something to execute."""
         return self.up and not self.halted
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Be as kept; what was still to be done is not to be done any more."""
+        self.orders.clear()
+        put_back(self, state)
 
     def start(self, state: CpuState) -> None:
         """Have it execute from a state."""
@@ -76,6 +85,8 @@ class Processors:
     longest  gives the basic blocks that the next turn may have, None for no limit
     """
 
+    KEPT = ("_turns",)
+
     def __init__(
         self,
         vm: Vm,
@@ -95,6 +106,9 @@ class Processors:
         self._look = threading.Event()
         self._current: Turn | None = None
         self._threads: list[threading.Thread] = []
+        self._rest = threading.Condition()
+        self._at_rest: set[int] = set()
+        self._pausing = False
 
     def measure(self, meter: Callable[[Vcpu], None]) -> None:
         """Have meter told of a vCPU after each of its turns, where vCPUs take turns; all turns are short then."""
@@ -124,6 +138,52 @@ class Processors:
         for thread in self._threads:
             thread.join(_LEAVE_SECONDS)
         return not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def resting(self) -> bool:
+        """Whether vCPUs stop, or have stopped, until unpause()."""
+        return self._pausing
+
+    def rest(self) -> None:
+        """Have all vCPUs stop, as pause() does, but do not wait for it. From any thread, also from a sink."""
+        self._pausing = True
+        for turn in self._turns:
+            turn.vcpu.kick()
+
+    def pause(self) -> bool:
+        """Have all vCPUs stop between two instructions, until unpause(); False when the run ends instead.
+
+        From any thread but theirs. Then vCPUs may be looked at and changed from there.
+        """
+        with self._rest:
+            self._pausing = True
+            while len(self._at_rest) < len(self._threads):
+                if self._ended() or not any(thread.is_alive() for thread in self._threads):
+                    return False
+                for turn in self._turns:
+                    turn.vcpu.kick()
+                self._look.set()
+                self._rest.wait(_KICK_AGAIN)
+        for turn in self._turns:
+            turn.prepare()
+        return True
+
+    def unpause(self) -> None:
+        """Go on."""
+        with self._rest:
+            self._pausing = False
+            self._rest.notify_all()
+
+    def _pause(self, thread: int) -> None:
+        """Rest while that is wanted."""
+        if not self._pausing:
+            return
+        with self._rest:
+            self._at_rest.add(thread)
+            self._rest.notify_all()
+            while self.resting and not self._ended():
+                self._rest.wait(_LOOK_AGAIN)
+            self._at_rest.discard(thread)
 
     def online(self, vcpu: int, state: CpuState | None) -> None:
         """Have a vCPU run, from a state, or from where it stopped."""
@@ -184,6 +244,7 @@ class Processors:
         while not self._ended():
             self._service(turn.vcpu)
             turn.prepare()
+            self._pause(turn.vcpu.index)
             turn.doze()
             turn.vcpu.run(turn.sink)
 
@@ -191,6 +252,7 @@ class Processors:
         """Run all vCPUs in slices, on this thread."""
         while not self._ended():
             self._look.clear()
+            self._pause(0)
             ran = [turn for turn in self._turns if self._take(turn)]
             if not ran and not self._ended() and not self._look.is_set() and not asleep():
                 self._look.wait()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +17,8 @@ import pytest
 
 from elfwriter import PT_INTERP, Elf, Load
 from pvh.cli import exec as exec_
-from pvh.cli.exec import exit_status, with_command
+from pvh.cli.exec import Errand, exit_status, for_command
+from pvh.clock import HostClock
 from pvh.errors import UsageError
 from pvh.outcome import Ending, Outcome
 from pvh.plan.options import BootOptions, ModuleSpec
@@ -53,10 +58,10 @@ def initramfs(options: BootOptions) -> bytes:
 
 class TestInitramfs:
     def test_it_has_our_init_the_command_and_busybox_as_shell(self, busybox: str) -> None:
-        found = members(initramfs(with_command(BootOptions(), "echo 'hi'", busybox, "none")))
+        found = members(initramfs(for_command(BootOptions(), busybox)))
         assert found["init"][0] == stat.S_IFREG | 0o755
         assert found["init"][1].startswith(b"\x7fELF")
-        assert found["command"][1].endswith(b"\necho 'hi'")
+        assert found["setup"][1] == b"/bin/busybox --install -s\n"
         assert found["bin/busybox"] == (stat.S_IFREG | 0o755, STATIC.build())
         assert found["bin/sh"] == (stat.S_IFLNK | 0o777, b"busybox")
         assert all(stat.S_ISDIR(found[folder][0]) for folder in ("dev", "proc", "sys", "tmp"))
@@ -67,25 +72,24 @@ class TestInitramfs:
         initrd = tmp_path / "initrd"
         initrd.write_bytes(b"x" * size)
         given = BootOptions(modules=(ModuleSpec(str(initrd), "words"), ModuleSpec(HELLO)))
-        options = with_command(given, "true", None, "none")
+        options = for_command(given, None)
         data = initramfs(options)
         assert data[:size] == b"x" * size
         found = members(data[-(-size // 4) * 4 :])
         assert "bin/sh" not in found
-        assert found["command"][1] == b"true"
+        assert "setup" not in found
         assert options.modules[0].cmdline == "words"
         assert options.modules[1:] == given.modules[1:]
 
     def test_an_initrd_and_a_busybox_are_one_too_many(self, busybox: str) -> None:
         with pytest.raises(UsageError, match="--busybox goes with none"):
-            with_command(BootOptions(modules=(ModuleSpec(HELLO),)), "true", busybox, "none")
+            for_command(BootOptions(modules=(ModuleSpec(HELLO),)), busybox)
 
-    def test_a_command_has_linuxs_limit(self, busybox: str) -> None:
-        """MAX_ARG_STRLEN, 131072 bytes with the NUL; the line that installs busybox's names counts as well."""
-        room = 131071 - len(exec_._INSTALL)
-        with_command(BootOptions(), "x" * room, busybox, "none")
+    def test_a_command_has_linuxs_limit(self) -> None:
+        """MAX_ARG_STRLEN, 131072 bytes with the NUL."""
+        Errand(HELLO, BootOptions(), "x" * 131071, "none")
         with pytest.raises(UsageError, match="too long"):
-            with_command(BootOptions(), "é" * (room // 2 + 1), busybox, "none")
+            Errand(HELLO, BootOptions(), "é" * 65536, "none")
 
 
 class TestShell:
@@ -100,27 +104,27 @@ class TestShell:
     )
     def test_one_that_cannot_run_by_itself_is_refused(self, tmp_path: Path, elf: Elf, reason: str) -> None:
         with pytest.raises(UsageError, match=f"{reason}.*cannot be --exec's shell") as refused:
-            with_command(BootOptions(), "true", written(tmp_path / "shell", elf), "none")
+            for_command(BootOptions(), written(tmp_path / "shell", elf))
         assert "busybox-static" in str(refused.value)
 
     def test_a_script_is_no_program(self, tmp_path: Path) -> None:
         (tmp_path / "sh").write_text("#!/bin/sh\n")
         with pytest.raises(UsageError, match="is no ELF program"):
-            with_command(BootOptions(), "true", str(tmp_path / "sh"), "none")
+            for_command(BootOptions(), str(tmp_path / "sh"))
 
     def test_the_first_static_one_of_the_hosts_is_taken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busybox: str
     ) -> None:
         dynamic = written(tmp_path / "dynamic", Elf((Load(), Load(type=PT_INTERP, data=b"/lib64/ld.so\0"))))
         monkeypatch.setattr(exec_, "_PLACES", (str(tmp_path / "absent"), dynamic, busybox))
-        found = members(initramfs(with_command(BootOptions(), "true", None, "none")))
+        found = members(initramfs(for_command(BootOptions(), None)))
         assert found["bin/busybox"][1] == STATIC.build()
         monkeypatch.setattr(exec_, "_PLACES", (dynamic,))
         with pytest.raises(UsageError, match="is dynamically linked"):
-            with_command(BootOptions(), "true", None, "none")
+            for_command(BootOptions(), None)
         monkeypatch.setattr(exec_, "_PLACES", ())
         with pytest.raises(UsageError, match="no static busybox - install Debian's busybox-static"):
-            with_command(BootOptions(), "true", None, "none")
+            for_command(BootOptions(), None)
 
 
 class TestCommandLine:
@@ -134,16 +138,23 @@ class TestCommandLine:
         ],
     )
     def test_what_is_given_comes_last(self, busybox: str, given: str, made: str) -> None:
-        assert with_command(BootOptions(cmdline=given), "true", busybox, "keys").cmdline == made
+        assert for_command(BootOptions(cmdline=given), busybox).cmdline == made
 
-    def test_the_init_is_told_where_input_comes_from(self, busybox: str) -> None:
-        """It counts its arguments; what stands behind -- is the init's (admin-guide/kernel-parameters)."""
-        lines = [with_command(BootOptions(), "true", busybox, source).cmdline for source in ("keys", "pipe", "none")]
-        assert [len(line.partition(" -- ")[2].split()) for line in lines] == [0, 1, 2]
+    def test_the_init_is_told_the_time_something_random_and_where_input_comes_from(self) -> None:
+        """struct timespec; struct rand_pool_info (linux/random.h), 256 bits in 32 bytes; input; length; the command."""
+        orders = [
+            Errand(HELLO, BootOptions(), "true", source).order(HostClock()) for source in ("keys", "pipe", "none")
+        ]
+        fields = [struct.unpack("<QQII32sII", order[:64]) for order in orders]
+        assert all(abs(seconds + ns / 1e9 - time.time()) < 60 for seconds, ns, *_ in fields)
+        assert [field[2:4] for field in fields] == [(256, 32)] * 3
+        assert len({field[4] for field in fields}) == 3
+        assert [field[5:] for field in fields] == [(0, 4), (1, 4), (2, 4)]
+        assert all(order[64:] == b"true" for order in orders)
 
     def test_without_xen_it_is_refused(self, busybox: str) -> None:
         with pytest.raises(UsageError, match=r"serial port has no interrupt.*leave --platform bare out"):
-            with_command(BootOptions(platform="bare"), "true", busybox, "none")
+            for_command(BootOptions(platform="bare"), busybox)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +234,35 @@ class TestLinux:
         assert process.returncode == 130, told
         assert b"SIGTERM came: the guest is asked to power off" in told
         assert told.splitlines()[-1].startswith(b"pvh: poweroff after ")
+
+    def test_a_second_command_finds_the_guest_booted(
+        self, command: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next run has no boot in it, its own command and input, the right time, and other random numbers."""
+        monkeypatch.setenv("PVH_CACHE", str(tmp_path / "cache"))
+
+        def run(text: str, *more: str) -> tuple[list[str], float]:
+            done = subprocess.run(
+                [*command(text), *more], input="in\n", capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 5, done.stderr
+            (told,) = re.findall(r"exit-port after ([0-9.]+) s", done.stderr)
+            return done.stdout.splitlines(), float(told)
+
+        show = "read x; date +%s; cat /proc/sys/kernel/random/uuid; exit 5"
+        (first, uuid), booted = run(show)
+        (second, other), resumed = run(show)
+        assert resumed < booted
+        assert uuid != other
+        assert abs(time.time() - int(second)) < 30
+        assert int(first) <= int(second)
+        assert run("cat; exit 5")[0] == ["in"]
+        (entry,) = json.loads(subprocess.check_output([*PVH[:3], "cache", "list", "--json"]))["entries"]
+        assert entry["vcpus"] == 1
+        with (tmp_path / "cache" / entry["key"] / "guest").open("r+b") as file:
+            file.write(b"0" * 80)
+        done = subprocess.run([*command("exit 5"), "--no-cache"], capture_output=True, text=True, check=False)
+        assert (done.returncode, "boot cache" in done.stderr) == (5, False)
+        done = subprocess.run(command("exit 5"), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("from the boot cache: it is damaged")) == (5, 1)
+        assert subprocess.check_output([*PVH[:3], "cache", "clear"], text=True).startswith("1 removed")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -174,8 +173,7 @@ class TestConsoleOfLinux:
     @staticmethod
     def options(cmdline: str, *, linux: bool = True, platform: Platform = "xen") -> str:
         kernel = replace(read_kernel(HELLO), linux_version="6.1" if linux else "")
-        parsed = SimpleNamespace(command=None, busybox=None)
-        return _for_linux(BootOptions(cmdline=cmdline, platform=platform), kernel, parsed, "none").cmdline
+        return _for_linux(BootOptions(cmdline=cmdline, platform=platform), kernel).cmdline
 
     @pytest.mark.parametrize(
         ("given", "made"),
@@ -200,9 +198,8 @@ class TestConsoleOfLinux:
         """GUEST_OS of public/elfnote.h; a kernel may be no bzImage."""
         data = entry_note() + note(6, b"linux\0")
         (tmp_path / "vmlinux").write_bytes(Elf((Load(), notes(data))).build())
-        parsed = SimpleNamespace(command=None, busybox=None)
         kernel = read_kernel(str(tmp_path / "vmlinux"))
-        assert _for_linux(BootOptions(), kernel, parsed, "none").cmdline == "console=hvc0"
+        assert _for_linux(BootOptions(), kernel).cmdline == "console=hvc0"
 
 
 def test_a_linux_on_a_bare_board_is_told_the_tscs_frequency(capsys: pytest.CaptureFixture[str]) -> None:

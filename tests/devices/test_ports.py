@@ -29,8 +29,21 @@ class TestDebugPorts:
     """0xe9 is XEN_HVM_DEBUGCONS_IOPORT; 0xf4 ends the run with the value as its status."""
 
     def setup_method(self) -> None:
-        self.ports, self.said, self.left, self.readied = Ports(), bytearray(), list[int](), list[bool]()
-        claim_debug_ports(self.ports, self.said.extend, self.left.append, lambda: self.readied.append(True))
+        self.ports, self.said, self.left, self.told = Ports(), bytearray(), list[int](), list[str]()
+        self.bytes = iter(b"\x81b")
+        claim_debug_ports(self.ports, self.said.extend, self)
+
+    def leave(self, value: int) -> None:
+        self.left.append(value)
+
+    def ready(self) -> None:
+        self.told.append("ready")
+
+    def waiting(self) -> None:
+        self.told.append("waiting")
+
+    def next_byte(self) -> int:
+        return next(self.bytes, 0)
 
     def test_bytes_to_0xe9_are_said(self) -> None:
         for byte in b"hi\n\xff\0":
@@ -50,7 +63,12 @@ class TestDebugPorts:
 
     def test_anything_to_0xf5_is_for_ready(self) -> None:
         self.ports.write(0xF5, 1, 0)
-        assert (self.readied, self.left) == ([True], [])
+        assert (self.told, self.left) == (["ready"], [])
 
-    def test_none_can_be_read(self) -> None:
+    def test_0xf6_asks_for_the_command_and_gives_it_a_byte_at_a_time(self) -> None:
+        self.ports.write(0xF6, 1, 7)
+        assert self.told == ["waiting"]
+        assert [self.ports.read(0xF6, size) for size in (1, 4, 1)] == [0x81, 0xFFFFFF62, 0]
+
+    def test_no_other_can_be_read(self) -> None:
         assert [self.ports.read(port, 1) for port in (0xE9, 0xF4, 0xF5)] == [0xFF] * 3

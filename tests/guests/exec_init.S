@@ -1,15 +1,19 @@
 # build: ../../src/pvh/cli/exec_init 64 init.ld
-# /init of `pvh run --exec`, a Linux program: runs the command in /command, and tells its status by exit port 0xf4.
+# /init of `pvh run --exec`, a Linux program: runs one command, and tells its status by exit port 0xf4.
 #
-# One argument says that nobody types at a terminal: what comes in is not echoed, and makes no signals. Two say that
-# nothing comes in. The console's output is not processed, so what the command writes is what comes out.
+# It gets everything ready, says so to the command port, where a snapshot of the guest may be taken, and then reads from
+# that port what is different each time: the time, something random, where input comes from, the command. Input from no
+# terminal is not echoed, and makes no signals. The console's output is not processed, so what the command writes is
+# what comes out.
 #
 # It is /sbin/poweroff as well, which the kernel runs when a toolstack asks for it: there is no other init to tell.
 
         .set    SYS_read, 0
         .set    SYS_write, 1
         .set    SYS_open, 2
+        .set    SYS_close, 3
         .set    SYS_ioctl, 16
+        .set    SYS_pread64, 17
         .set    SYS_pwrite64, 18
         .set    SYS_dup2, 33
         .set    SYS_getpid, 39
@@ -21,6 +25,7 @@
         .set    SYS_mount, 165
         .set    SYS_reboot, 169
         .set    SYS_iopl, 172
+        .set    SYS_clock_settime, 227
         .set    LINUX_REBOOT_MAGIC1, 0xfee1dead
         .set    LINUX_REBOOT_MAGIC2, 672274793
         .set    LINUX_REBOOT_CMD_POWER_OFF, 0x4321fedc
@@ -36,9 +41,17 @@
         .set    ECHO, 8
         .set    EXIT_PORT, 0xf4
         .set    READY_PORT, 0xf5
+        .set    COMMAND_PORT, 0xf6
+        .set    RNDADDENTROPY, 0x40085203
+        .set    RNDRESEEDCRNG, 0x5207
         .set    CANNOT_RUN, 127                 # a shell's status for a command that is not there
         .set    COMMAND_ROOM, 1 << 17           # MAX_ARG_STRLEN, with the NUL
         .set    SCRATCH, 64
+        .set    TIME, SCRATCH                   # what is read from the port: struct timespec
+        .set    RANDOM, TIME + 16               # struct rand_pool_info with 32 bytes
+        .set    INPUT, RANDOM + 40              # 32 bits: 0 a terminal's keys, 1 what comes unseen, 2 none
+        .set    LENGTH, INPUT + 4               # 32 bits
+        .set    COMMAND, LENGTH + 4
 
         .macro  sys number, a=$0, b=$0, c=$0
         mov     \a, %rdi
@@ -62,8 +75,7 @@
 _start: sys     SYS_getpid
         dec     %rax
         jnz     power_off
-        mov     (%rsp), %r12                    # argc
-        sub     $COMMAND_ROOM + SCRATCH, %rsp
+        sub     $COMMAND + COMMAND_ROOM, %rsp
         mount   proc, proc_place
         mount   sysfs, sys_place
         mount   devtmpfs, dev_place
@@ -126,16 +138,43 @@ child:  sys     SYS_setsid
         sys     SYS_dup2, %rbx, $2
 
 terminal:
+        lea     setup(%rip), %rdi               # what there is to do once
+        sys     SYS_open, %rdi, $0
+        test    %rax, %rax
+        js      wait
+        sys     SYS_fork
+        test    %rax, %rax
+        jz      set_up
+        xor     %r10d, %r10d
+        sys     SYS_wait4, %rax, %rsp, $0
+wait:   mov     $COMMAND_PORT, %r15d
+        call    out_byte
+        lea     TIME(%rsp), %r14
+        mov     $COMMAND - TIME, %ebp
+        call    in_bytes
+        mov     LENGTH(%rsp), %ebp
+        call    in_bytes
+        movb    $0, (%r14)
+        lea     TIME(%rsp), %rsi
+        sys     SYS_clock_settime, $0, %rsi     # CLOCK_REALTIME
+        lea     random(%rip), %rdi
+        sys     SYS_open, %rdi, $O_RDWR
+        mov     %rax, %rbx
+        lea     RANDOM(%rsp), %r14
+        sys     SYS_ioctl, %rbx, $RNDADDENTROPY, %r14
+        sys     SYS_ioctl, %rbx, $RNDRESEEDCRNG
+        sys     SYS_close, %rbx
+
         mov     %rsp, %r14
         sys     SYS_ioctl, $0, $TCGETS, %r14
         test    %rax, %rax
         js      command
         andl    $~OPOST, OFLAG(%rsp)
-        cmp     $1, %r12
-        jbe     set
+        cmpl    $0, INPUT(%rsp)
+        je      set
         andl    $~(ISIG | ECHO), LFLAG(%rsp)
 set:    sys     SYS_ioctl, $0, $TCSETS, %r14
-        cmp     $2, %r12
+        cmpl    $1, INPUT(%rsp)
         jbe     command
         lea     dev_null(%rip), %rdi
         sys     SYS_open, %rdi
@@ -145,13 +184,17 @@ command:
         mov     $READY_PORT, %r15d
         call    out_byte
         sys     SYS_iopl, $0                    # a program that the command starts would have its rights
-        lea     file(%rip), %rdi
-        sys     SYS_open, %rdi, $0
-        lea     SCRATCH(%rsp), %r14
-        sys     SYS_read, %rax, %r14, $COMMAND_ROOM-1
-        test    %rax, %rax
-        js      failed
-        movb    $0, (%r14, %rax)
+        lea     COMMAND(%rsp), %r14
+        call    become_shell
+
+set_up: lea     dash_e(%rip), %rbx
+        lea     setup(%rip), %r14
+        call    become_shell_with
+
+# Be a shell with -c and the text at R14; or with the option at RBX and R14.
+become_shell:
+        lea     dash_c(%rip), %rbx
+become_shell_with:
         push    $0                              # pointers cannot stand in the file: no loader relocates it
         lea     term(%rip), %rax
         push    %rax
@@ -162,14 +205,46 @@ command:
         mov     %rsp, %rdx
         push    $0
         push    %r14
-        lea     dash_c(%rip), %rax
-        push    %rax
+        push    %rbx
         lea     sh(%rip), %rdi
         push    %rdi
         mov     %rsp, %rsi
         sys     SYS_execve, %rdi, %rsi, %rdx
-failed: lea     no_shell(%rip), %rsi
+        lea     no_shell(%rip), %rsi
         sys     SYS_write, $2, %rsi, $NO_SHELL_SIZE
+        sys     SYS_exit, $CANNOT_RUN
+
+# Read EBP bytes from the I/O port in R15 to R14, which moves on.
+in_bytes:
+        sys     SYS_iopl, $3
+        test    %rax, %rax
+        jnz     in_by_file
+        mov     %r15d, %edx
+next:   test    %ebp, %ebp
+        jz      done
+        in      %dx, %al
+        mov     %al, (%r14)
+        inc     %r14
+        dec     %ebp
+        jmp     next
+in_by_file:
+        lea     dev_port(%rip), %rdi
+        sys     SYS_open, %rdi, $O_RDWR
+        mov     %rax, %r9
+        mov     %r15, %r10
+next_by_file:
+        test    %ebp, %ebp
+        jz      done
+        sys     SYS_pread64, %r9, %r14, $1
+        dec     %rax
+        jnz     unheard                         # neither way: a kernel that is locked down
+        inc     %r14
+        dec     %ebp
+        jmp     next_by_file
+done:   ret
+unheard:
+        lea     untold(%rip), %rsi
+        sys     SYS_write, $2, %rsi, $UNTOLD_SIZE
         sys     SYS_exit, $CANNOT_RUN
 
 proc:   .asciz  "proc"
@@ -187,14 +262,16 @@ dev_port:
 dev_null:
         .asciz  "/dev/null"
 hvc0:   .asciz  "/dev/hvc0"
-file:   .asciz  "/command"
+random: .asciz  "/dev/urandom"
+setup:  .asciz  "/setup"
 sh:     .asciz  "/bin/sh"
 dash_c: .asciz  "-c"
+dash_e: .asciz  "-e"
 path:   .asciz  "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 home:   .asciz  "HOME=/"
 term:   .asciz  "TERM=linux"
 no_shell:
         .ascii  "pvh: this initramfs has no /bin/sh that its kernel can execute\n"
         .set    NO_SHELL_SIZE, . - no_shell
-untold: .ascii  "pvh: this kernel lets no program write to I/O ports, so the command's status cannot be told\n"
+untold: .ascii  "pvh: this kernel lets no program use I/O ports, so it can be told no command, and tell no status\n"
         .set    UNTOLD_SIZE, . - untold

@@ -15,6 +15,7 @@ from pvh.record import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pvh.build.frozen import Frozen
     from pvh.build.sigbus import Guard
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,10 +24,12 @@ _libc.mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_longlong,
 )  # fmt: skip
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _LITTER = 1 << 20
+_MADV_DONTNEED = 4
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _PROT_NONE = 0
 _PROT_RW = mmap.PROT_READ | mmap.PROT_WRITE
@@ -104,9 +107,12 @@ class GuestRam:
         Raises EngineError when the host has too little address space or memory.
         """
         self._take([])
+        self.given = blocks  # without what was added since
         self._reserved: list[tuple[int, int]] = []  # host address and size of each mapping, with its guards
         self.watch: Callable[[int, int], None] | None = None
         self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
+        self._frozen: Frozen | None = None
+        self._littered = False
         for gpa, size in blocks:
             try:
                 self._back(gpa, size)
@@ -193,6 +199,7 @@ class GuestRam:
 
         They are pages of a small file, mapped again and again, so that only those the guest touches cost anything.
         """
+        self._littered = True
         fd = os.memfd_create("litter")
         try:
             os.truncate(fd, _LITTER)
@@ -242,8 +249,38 @@ class GuestRam:
 
     @property
     def mapped_files(self) -> tuple[tuple[int, int], ...]:
-        """Where private mappings of files lie, as (gpa, size in bytes)."""
-        return tuple((gpa, guard.size) for guard, gpa, _, _ in self._guards)
+        """Where private mappings of files have data, as (gpa, size in bytes)."""
+        if self._littered:
+            return tuple((block.gpa, block.size) for block in self.blocks)
+        rests = tuple(self._frozen.extents()) if self._frozen else ()
+        return (*rests, *((gpa, guard.size) for guard, gpa, _, _ in self._guards))
+
+    def rest_on(self, frozen: Frozen) -> None:
+        """Have the contents that were frozen, sharing all pages until they are written. No vCPU runs.
+
+        Blocks that were not there then turn to zeroes. Raises EngineError when the host refuses.
+        """
+        try:
+            if frozen is not self._frozen:
+                self._map_frozen(frozen)
+            for block in self.blocks:
+                if _libc.madvise(block.host, block.size, _MADV_DONTNEED):
+                    raise OSError(ctypes.get_errno(), "madvise")  # noqa: TRY301 - one refusal as the other
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise EngineError(f"the host cannot map the guest's memory anew: {reason}") from None
+
+    def _map_frozen(self, frozen: Frozen) -> None:
+        """Map the file over the blocks it holds, instead of all that was mapped there."""
+        for gpa, size, offset in frozen.offsets():
+            block = self.block(gpa, size)
+            assert block is not None, "the blocks of the guest that was frozen"
+            _mmap(block.host, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, frozen.fd, offset)
+        for guard, *_ in self._guards:
+            guard.release()
+        self._guards = []
+        self._littered = False
+        self._frozen = frozen
 
     @property
     def lost_pages(self) -> int:

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "boot a kernel",
     "check": "does a kernel rely on more than the ABI promises?",
     "export": "what boots the same thing in another VMM?",
+    "cache": "guests that run --exec keeps booted",
     "doctor": "which engines are usable here, and why not?",
     "completion": "commands and options for bash, zsh, fish",
 }

@@ -1,15 +1,18 @@
 """`pvh run --exec`: a Linux boots into one command, and the run's exit status is the command's.
 
-The initramfs has our own init, which is told the command and tells its status by the exit port, so that nothing the
-command writes can be taken for it; and a shell, which is a static busybox of the host's or comes in the user's initrd.
+The initramfs has our own init, which reads the command from a port once everything is ready, and tells its status by
+the exit port, so that nothing the command writes can be taken for it; and a shell, which is a static busybox of the
+host's or comes in the user's initrd. So the guest that waits for its command is the same for every command, and is kept
+in the boot cache.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import struct
 
-from pvh.errors import NotAKernel, UsageError
+from pvh.errors import NotAKernel, PvhError, UsageError
 from pvh.hints import TYPE_CHECKING
 from pvh.initramfs import Entry, archive, program
 from pvh.kernel.elf import EM_X86_64, MAGIC, PT_INTERP, read_header, read_segments
@@ -20,8 +23,12 @@ from pvh.record import replace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pvh.cache import Cache
+    from pvh.cli.boot import Boot
     from pvh.cli.session import Source
+    from pvh.clock import Clock
     from pvh.kernel.source import Source as File
+    from pvh.machine import Machine
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
 
@@ -35,17 +42,76 @@ _PLACES = "/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox", "/bin/bu
 _GET = "install Debian's busybox-static, name a static busybox with --busybox, or a Linux system with --initrd"
 _FOLDERS = "bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin"
 _LINKS = ("bin/sh", b"busybox"), ("sbin/poweroff", b"/init")
-_INSTALL = b"/bin/busybox --install -s\n"
+_INSTALL = Entry("setup", stat.S_IFREG | 0o644, b"/bin/busybox --install -s\n")
 _QUIET = "quiet loglevel=1"  # of the kernel, only why it cannot go on
-_TOLD: dict[Source, tuple[str, ...]] = {"keys": (), "pipe": ("pipe",), "none": ("no", "input")}  # init counts them
+# What init reads: struct timespec; struct rand_pool_info with 32 bytes, worth 256 bits; where input comes from; length.
+_ORDER = "<QQII32sII"
+_INPUT: dict[Source, int] = {"keys": 0, "pipe": 1, "none": 2}
 
 
-def with_command(options: BootOptions, command: str, busybox: str | None, source: Source) -> BootOptions:
+class Errand:
+    """Makes machines that run a command: from the boot cache if it has the guest, else by booting it."""
+
+    def __init__(self, kernel: str, options: BootOptions, command: str, source: Source) -> None:
+        """Take the options of for_command(). source: where the command's input comes from.
+
+        Raises UsageError when the command is too long.
+        """
+        self._kernel = kernel
+        self._options = options
+        self._command = os.fsencode(command)
+        self._source: Source = source
+        if len(self._command) > _LONGEST:
+            found = f"{len(self._command)} bytes"
+            raise UsageError("the command is too long", found=found, wanted=f"at most {_LONGEST}")
+        self.cached = False
+
+    def order(self, clock: Clock) -> bytes:
+        """Return what init reads: another each time, unless time is what the guest executes."""
+        seconds, ns = divmod(clock.wallclock(), 1_000_000_000)
+        random = bytes(32) if clock.virtual else os.urandom(32)
+        head = struct.pack(_ORDER, seconds, ns, 256, 32, random, _INPUT[self._source], len(self._command))
+        return head + self._command
+
+    def make(self, boot: Boot, cache: Cache | None) -> Machine:
+        """Return a machine. boot: boots and resumes guests."""
+        name, clock = self._key(boot, cache), boot.choose().clock
+        machine = self._resumed(boot, cache, name) if cache and name else None
+        self.cached = machine is not None
+        if machine is None:
+            machine = boot.fresh()
+            if cache and name:
+                kept = machine
+                machine.command(self.order(clock), lambda: self._keep(cache, name, kept))
+                return machine
+        machine.command(self.order(clock))
+        return machine
+
+    def _key(self, boot: Boot, cache: Cache | None) -> str:
+        if cache is None or boot.choose().name != "emulator" or self._kernel == "-":
+            return ""
+        from pvh.cache import key
+
+        return key(self._kernel, self._options, boot.choose().name)
+
+    def _resumed(self, boot: Boot, cache: Cache, name: str) -> Machine | None:
+        snapshot = cache.find(name, self._kernel, replace(self._options, timeout=boot.timeout))
+        try:
+            return boot.resumed(snapshot) if snapshot else None
+        except (PvhError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+            cache.drop(name, f"it does not fit together: {error}")
+            return None
+
+    def _keep(self, cache: Cache, name: str, machine: Machine) -> None:
+        cache.keep(name, machine)
+        machine.command(self.order(machine.engine.clock))  # the time has passed
+
+
+def for_command(options: BootOptions, busybox: str | None) -> BootOptions:
     """Return the options of a boot into a command.
 
     busybox  path of a static one; None: the host's
-    source   where the command's input comes from
-    Raises UsageError when the command is too long, when there is no shell to run it, and off platform xen.
+    Raises UsageError when there is no shell to run it, and off platform xen.
     """
     if options.platform != "xen":
         # Linux sends what programs write to a serial port by its interrupts (drivers/tty/serial/8250), and no line of a
@@ -53,14 +119,11 @@ def with_command(options: BootOptions, command: str, busybox: str | None, source
         cause = "--exec needs Xen's console: on a bare board the serial port has no interrupt, and output would be lost"
         raise UsageError(cause, hint="leave --platform bare out")
     initrd, *others = options.modules or (None,)
-    text = (b"" if initrd else _INSTALL) + os.fsencode(command)
-    if len(text) > _LONGEST:
-        raise UsageError("the command is too long", found=f"{len(text)} bytes", wanted=f"at most {_LONGEST}")
     if initrd and busybox:
         raise UsageError("an initrd brings its own shell: --busybox goes with none", hint="leave one of them out")
-    content = _behind(initrd.path, text) if initrd else _whole(busybox, text)
+    content = _behind(initrd.path) if initrd else _whole(busybox)
     module = ModuleSpec(_file_of(content), initrd.cmdline if initrd else None)
-    return replace(options, modules=(module, *others), cmdline=_cmdline(options, source))
+    return replace(options, modules=(module, *others), cmdline=_cmdline(options))
 
 
 def exit_status(outcome: Outcome, say: Callable[[str], None]) -> int:
@@ -75,34 +138,32 @@ def exit_status(outcome: Outcome, say: Callable[[str], None]) -> int:
     return outcome.status if outcome.status <= _PASSED else HIGHER
 
 
-def _cmdline(options: BootOptions, source: Source) -> str:
-    """Return a quiet command line; what the user gives comes later and so counts more. `--` ends the kernel's words."""
+def _cmdline(options: BootOptions) -> str:
+    """Return a quiet command line; what the user gives comes later and so counts more."""
     words = options.cmdline.split()
     console = () if any(word.startswith("console=") for word in words) else ("console=hvc0",)
-    told = _TOLD[source]
-    dashes = ("--",) if told and "--" not in words else ()
-    return " ".join((*console, _QUIET, *((options.cmdline,) if words else ()), *dashes, *told))
+    return " ".join((*console, _QUIET, *((options.cmdline,) if words else ())))
 
 
-def _whole(busybox: str | None, command: bytes) -> bytes:
+def _whole(busybox: str | None) -> bytes:
     """Return an initramfs with busybox under all its names."""
     shell = _static(busybox) if busybox else _found()
     folders = [Entry(path, stat.S_IFDIR | (0o1777 if path == "tmp" else 0o755)) for path in _FOLDERS]
     links = [Entry(path, stat.S_IFLNK | 0o777, to) for path, to in _LINKS]
-    return archive((*folders, program("bin/busybox", shell), *links, *_init(command)))
+    return archive((*folders, program("bin/busybox", shell), *links, _init(), _INSTALL))
 
 
-def _behind(initrd: str, command: bytes) -> bytes:
+def _behind(initrd: str) -> bytes:
     """Return the user's initramfs, with an init of ours that replaces its own: Linux unpacks one after the other."""
     source = open_source(initrd)
     given = source.read(0, source.size)
     folders = [Entry(path, stat.S_IFDIR | 0o755) for path in ("dev", "proc", "sys")]
-    return given + bytes(-len(given) % 4) + archive((*folders, *_init(command)))
+    return given + bytes(-len(given) % 4) + archive((*folders, _init()))
 
 
-def _init(command: bytes) -> tuple[Entry, Entry]:
+def _init() -> Entry:
     with open(_INIT, "rb") as file:
-        return program("init", file.read()), Entry("command", stat.S_IFREG | 0o644, command)
+        return program("init", file.read())
 
 
 def _found() -> bytes:

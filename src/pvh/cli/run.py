@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import sys
 
+from pvh.cli.boot import Boot
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.plain import parse
 from pvh.cli.session import Session
 from pvh.cli.terminal import open_input, stamped, write_all
-from pvh.engines.select import choose
 from pvh.errors import PvhError, UsageError
 from pvh.hints import TYPE_CHECKING
-from pvh.kernel.read import read_kernel
-from pvh.plan.planner import plan
 from pvh.record import replace
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Callable
 
+    from pvh.cache import Cache
     from pvh.cli.plain import Notes
     from pvh.cli.session import Source
+    from pvh.cli.timeline import TimelineFile
     from pvh.engines.engine import Engine
     from pvh.engines.exits import Exit
     from pvh.hints import Any
@@ -64,6 +65,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
     run = parser.add_argument_group("the run")
     run.add_argument("--exec", dest="command", metavar="COMMAND",
                      help="boot a Linux into one shell command; needs a static busybox, or an initrd")  # fmt: skip
+    run.add_argument("--no-cache", dest="cache", action="store_false",
+                     help="with --exec: boot, even if the boot cache has this guest (see pvh cache)")  # fmt: skip
     run.add_argument("--busybox", metavar="FILE", help="the shell of --exec (default: the host's, if it is static)")
     run.add_argument("--input", metavar="FILE", help="what is typed to the guest (default: standard input)")
     run.add_argument("--timestamps", action="store_true", help="put the host's time before each line of output")
@@ -103,30 +106,52 @@ def _run(argv: list[str]) -> int:
     inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
     _keep(inputs, {"--trace": options.trace, "--core": options.core, "--timeline": parsed.timeline})
     fd = open_input(parsed.input, taken="-" in inputs[:-2])  # first: a closed standard input gets a file's descriptor
-    kernel = read_kernel(parsed.kernel)
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
-    bare = options.platform == "bare" and kernel.is_linux
-    early = choose(options.engine, _say, options.clock) if bare else None
-    if early:
-        options = _told_the_tsc(options, early.tsc_khz)
-    options = _for_linux(options, kernel, parsed, session.source)
-    made = plan(kernel, options)
-    for warning in made.warnings:
-        _say(f"warning: {warning}")
-    engine = early or choose(options.engine, _say, options.clock)
-    watch = _watch(options, engine)
-    console = stamped(write_all) if parsed.timestamps else write_all
-    if parsed.timeline is None:
-        machine, outcome = session.run(made, engine, console, watch)
-    else:
+    boot, make = _guest(parsed, options, session.source)
+    boot.watch = _watch(options, boot.choose())
+    boot.console = stamped(write_all) if parsed.timestamps else write_all
+    timeline: TimelineFile | None = None
+    if parsed.timeline is not None:
         from pvh.cli.timeline import TimelineFile  # only when asked for
 
-        file = TimelineFile(parsed.timeline, parsed.kernel, engine.clock.now)
-        machine, outcome = session.run(made, engine, file.hearing(console), _both(file.timeline.watch, watch))
-        file.write(outcome)
+        timeline = TimelineFile(parsed.timeline, parsed.kernel, boot.choose().clock.now)
+        boot.console, boot.watch = timeline.hearing(boot.console), _both(timeline.timeline.watch, boot.watch)
+    machine, outcome = session.run(boot, make)
+    if timeline:
+        timeline.write(outcome)
+    if outcome.failed and not machine.image.plan.ranges:  # it was resumed, without a look at the kernel
+        machine.image = replace(machine.image, plan=boot.plan)
     status = _report(outcome, options, machine, is_command=parsed.command is not None)
     return session.status(outcome, status)
+
+
+def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Callable[[], Machine]]:
+    """Return what boots, and what makes a machine of it."""
+    if parsed.command is None:
+        if parsed.busybox:
+            raise UsageError("--busybox is the shell of --exec, and there is no --exec")
+
+        def suited(kernel: Kernel) -> BootOptions:
+            return _suited(boot, options, kernel)
+
+        boot = Boot(parsed.kernel, options, suited, _say)
+        boot.timeout = boot.plan.options.timeout  # first: what is wrong with a kernel counts more than an engine
+        boot.choose()
+        return boot, boot.fresh
+    from pvh.cli.exec import Errand, for_command  # only for --exec
+
+    options = for_command(options, parsed.busybox)
+    errand = Errand(parsed.kernel, options, parsed.command, source)
+    boot = Boot(parsed.kernel, options, lambda kernel: _linux_alone(options, kernel), _say)
+    boot.timeout = options.timeout
+    boot.choose()
+    cache: Cache | None = None
+    if parsed.cache and options.clock == "host" and options.trace is None and parsed.timeline is None:  # of whole runs
+        from pvh.cache import Cache
+
+        cache = Cache(_say)
+    return boot, lambda: errand.make(boot, cache)
 
 
 def _say(text: str) -> None:
@@ -152,16 +177,22 @@ def _same(path: str, other: str) -> bool:
         return False
 
 
-def _for_linux(options: BootOptions, kernel: Kernel, parsed: Any, source: Source) -> BootOptions:
-    """Return the options with what --exec asks for, and with the console that a Linux was not told of."""
-    if parsed.command is not None:
-        if not kernel.is_linux:
-            raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
-        from pvh.cli.exec import with_command  # only for --exec
+def _suited(boot: Boot, options: BootOptions, kernel: Kernel) -> BootOptions:
+    """Return the options with what a Linux is to be told."""
+    if options.platform == "bare" and kernel.is_linux:
+        return _told_the_tsc(options, boot.choose().tsc_khz)
+    return _for_linux(options, kernel)
 
-        return with_command(options, parsed.command, parsed.busybox, source)
-    if parsed.busybox:
-        raise UsageError("--busybox is the shell of --exec, and there is no --exec")
+
+def _linux_alone(options: BootOptions, kernel: Kernel) -> BootOptions:
+    """Return the options if the kernel is a Linux. Raises UsageError."""
+    if not kernel.is_linux:
+        raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
+    return options
+
+
+def _for_linux(options: BootOptions, kernel: Kernel) -> BootOptions:
+    """Return the options with the console that a Linux was not told of."""
     words = options.cmdline.split()
     if options.platform != "xen" or not kernel.is_linux or any(word.startswith("console=") for word in words):
         return options

@@ -9,23 +9,19 @@ import sys
 import time
 from contextlib import nullcontext
 
-from pvh.build.builder import build
 from pvh.cli.terminal import feed
 from pvh.hints import TYPE_CHECKING, Literal
-from pvh.machine import Machine
-from pvh.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from types import FrameType
 
+    from pvh.cli.boot import Boot
     from pvh.clock import Clock
     from pvh.devices.typed import Typed
-    from pvh.engines.engine import Engine
-    from pvh.machine import Watch
+    from pvh.machine import Machine
     from pvh.outcome import Outcome
-    from pvh.plan.record import Plan
 
 Source = Literal["keys", "pipe", "none"]
 
@@ -52,16 +48,14 @@ class Session:
         self._machine: Machine | None = None
         self._why = ""  # the run is to end before the guest ends it
 
-    def run(
-        self, plan: Plan, engine: Engine, console: Callable[[bytes], None], watch: Watch | None
-    ) -> tuple[Machine, Outcome]:
-        """Return the last machine and how it ended."""
-        deadline = None if plan.options.timeout is None else time.monotonic() + plan.options.timeout
+    def run(self, boot: Boot, make: Callable[[], Machine]) -> tuple[Machine, Outcome]:
+        """Return the last machine that make() made of a boot, and how it ended. All together have its timeout."""
+        deadline = None if boot.timeout is None else time.monotonic() + boot.timeout
         self._take_signals()
         with self._terminal():
-            typed = self._listen(engine.clock)
+            boot.typed = self._listen(boot.choose().clock)
             while True:
-                self._machine = machine = Machine(build(plan), engine, console, watch, typed)
+                self._machine = machine = make()
                 if self._why:  # a signal came before there was a machine to end
                     machine.end("interrupted", self._why)
                 outcome = machine.run()
@@ -71,8 +65,7 @@ class Session:
                 self._say(f"the guest rebooted after {outcome.seconds:.2f} s, and starts again")
                 machine.image.ram.close()
                 if deadline is not None:
-                    left = max(0.0, deadline - time.monotonic())
-                    plan = replace(plan, options=replace(plan.options, timeout=left))
+                    boot.timeout = max(0.0, deadline - time.monotonic())
 
     def status(self, outcome: Outcome, status: int) -> int:
         """Return the exit status: one of its own if a person had the guest power off."""

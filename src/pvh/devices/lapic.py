@@ -40,6 +40,8 @@ class LocalApic:
     send  takes an inter-processor interrupt: ICR's low word, and the destination of its high word
     """
 
+    KEPT = ("_registers", "_irr", "_isr", "_count_start")
+
     def __init__(self, apic_id: int, now: Callable[[], int], arm: Callable[[int | None], None]) -> None:
         self._now, self._arm = now, arm
         self._id = apic_id

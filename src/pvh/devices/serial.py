@@ -30,6 +30,8 @@ _WRITABLE = {_IER: 0x0F, _MCR: 0x1F}
 class Serial:
     """One UART: `send` takes each byte the guest transmits, `take` gives up to so many to receive."""
 
+    KEPT = ("_registers", "_divisor", "_received", "_fifo", "_emptied")
+
     def __init__(
         self, ports: Ports, base: int, send: Callable[[bytes], None], take: Callable[[int], bytes] = lambda _count: b""
     ) -> None:

@@ -22,6 +22,8 @@ class XenstoreRing:
     further apart than the ring is long, end the connection, with the reason in the page; the guest may reconnect.
     """
 
+    KEPT = ("_partial", "_broken")
+
     def __init__(
         self,
         page: memoryview,

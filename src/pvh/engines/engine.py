@@ -6,7 +6,7 @@ from pvh.build.cpu_state import CpuState
 from pvh.build.image import Image
 from pvh.clock import Clock
 from pvh.engines.exits import Sink
-from pvh.hints import TYPE_CHECKING, Literal, Protocol
+from pvh.hints import TYPE_CHECKING, Any, Literal, Protocol
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
@@ -184,6 +184,17 @@ class Vm(Protocol):
 
     def written(self, gpa: int, size: int) -> None:
         """Tell the engine that the host changed guest memory that may hold code."""
+        ...
+
+    def capture(self) -> Any:
+        """Return what is kept of the processors, as kept.py has it. No vCPU is running, here and below."""
+        ...
+
+    def apply(self, state: Any) -> None:
+        """Go on from what capture() returned, of this or another guest of the engine with the same options.
+
+        Guest memory has been made what it was. The vCPUs' time stamp counters go on from where they were.
+        """
         ...
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from pvh.build.ram import Block, GuestRam
 from pvh.clock import Clock, HostClock
 from pvh.engines.engine import CpuidEntry, CpuidTable, Traits
 from pvh.engines.exits import Broken, Exit, Hypercall, Shutdown, Sink
+from pvh.errors import EngineError
 from pvh.record import dataclass, replace
 
 Step = Exit | CpuState | Callable[[GuestRam], object]
@@ -174,6 +175,13 @@ class ScriptedVm:
     def written(self, gpa: int, size: int) -> None:
         """Record it."""
         self.changed.append((gpa, size))
+
+    def capture(self) -> None:
+        """Refuse: what a script has left cannot be kept. Raises EngineError."""
+        raise EngineError("a scripted guest has no snapshots")
+
+    def apply(self, state: object) -> None:
+        """Do nothing: there is no state."""
 
     def close(self) -> None:
         """Note that it was called."""

@@ -25,6 +25,8 @@ def scale(khz: int) -> tuple[int, int]:
 class Clock:
     """Nanoseconds since the domain was made, and the wall clock at that moment."""
 
+    KEPT = ("mul", "shift", "origin", "wallclock_ns")
+
     def __init__(self, host: Host) -> None:
         self._host = host
         self.mul, self.shift = scale(host.tsc_khz)

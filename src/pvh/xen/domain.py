@@ -15,16 +15,17 @@ from pvh.abi.memory import E820_ENTRY
 from pvh.abi.sched import SHUTDOWN_WATCHDOG
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.devices.console import Console
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import keep, put_back
 from pvh.plan.layout import SPECIAL_PAGES
 from pvh.xen.clock import Clock
-from pvh.xen.events import Channel, Events
+from pvh.xen.events import Events
 from pvh.xen.grants import Grants
 from pvh.xen.host import BACKEND_DOMID, DOMID
 from pvh.xen.params import Params
 from pvh.xen.physmap import Physmap
 from pvh.xen.shared_info import SharedInfo
-from pvh.xen.sleepers import Sleepers
+from pvh.xen.sleepers import POLL, Sleepers
 from pvh.xen.timers import Timers
 from pvh.xen.vcpu import Vcpus
 from pvh.xen.xenstore import XENSTORE_PAGE, Xenstore
@@ -42,6 +43,11 @@ class Domain:
     shutdown  reason of sched_op(SHUTDOWN_*), None while it runs
     lock      held by whoever changes the domain
     """
+
+    KEPT = (
+        "shutdown", "shutdown_code", "watchdogs", "memory_map", "clock", "grants", "shared", "physmap", "sleepers",
+        "events", "params", "xenstore", "upcall_vectors", "processors", "timers",
+    )  # fmt: skip
 
     domid = DOMID
     uuid = bytes(16)
@@ -69,6 +75,26 @@ class Domain:
         self.upcall_vectors: dict[int, int] = {}
         self.processors = Vcpus(self)
         self.timers = Timers(host, self.clock.now, self.processors, self._raise_timer)
+
+    def capture(self) -> dict[str, Any]:
+        """Return what is kept of the domain; its memory is not in it. No vCPU runs."""
+        with self.lock:
+            return keep(self) | {"alarms": self.timers.alarms}
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned. The wall clock is right."""
+        with self.lock:
+            put_back(self, state)
+            self.physmap.place((self.shared.page, *self.grants.frames))
+            for vcpu, name, deadline in state["alarms"]:
+                self.timers.set_alarm(vcpu, name, deadline, self.alarm(vcpu, name))
+            self.clock.wallclock_ns = self.host.wallclock() - self.clock.now()
+            self.shared.refresh()
+            self.assert_callback()
+
+    def alarm(self, vcpu: int, name: str) -> Callable[[], None]:
+        """Return what an alarm of that name does: the end of a poll, or of the guest's patience with itself."""
+        return (lambda: self.sleepers.wake(vcpu)) if name == POLL else self.watchdog_fired
 
     def is_own(self, domid: int) -> bool:
         """Whether a domain id means this domain."""
@@ -140,7 +166,7 @@ class Domain:
         """Take what the guest left in its console ring, give it what was typed, and tell it if there was either."""
         said, typed = self._console.drain(), self._console.fill()
         if said or typed:
-            self.events.signal(self._console_channel)
+            self.events.signal("console")
 
     def _connect_console(self) -> None:
         """Give the guest a console as libxl does: a ring in a special page, and a port to ring with."""
@@ -148,9 +174,7 @@ class Domain:
         page = self.ram.view(place.start, place.size)
         assert page is not None
         self._console = Console(page, self.console, self.host.typed)
-        self._console_channel = Channel("host", notify=self.serve_console)
-        port = self.events.allocate(self._console_channel)
-        assert port is not None
+        port = self.events.connect("console", self.serve_console)
         self.params.values |= {CONSOLE_PFN: place.start // PAGE_SIZE, CONSOLE_EVTCHN: port}
         self.grants.permit(REF_CONSOLE, BACKEND_DOMID, place.start // PAGE_SIZE)
         self.grants.permit(REF_XENSTORE, BACKEND_DOMID, XENSTORE_PAGE.start // PAGE_SIZE)

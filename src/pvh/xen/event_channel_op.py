@@ -108,8 +108,8 @@ def _send(domain: Domain, caller: Caller, address: int) -> int:
         domain.events.set_pending(port)
     elif channel.kind == "interdomain":
         domain.events.set_pending(channel.peer)
-    elif channel.notify:
-        channel.notify()
+    elif channel.device:
+        domain.events.tell(channel.device)
     return 0
 
 

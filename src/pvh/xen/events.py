@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pvh.xen.shared_info import SharedInfo
 
 Kind = Literal["unbound", "interdomain", "host", "virq", "ipi"]
+Device = Literal["console", "xenstore"]
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class Channel:
     """An allocated port.
 
     kind    unbound: waits for domain `remote`; interdomain: its other end is port `peer` of the same domain; host: its
-            other end is a device of ours in domain 0, told by notify
+            other end is a device of ours in domain 0
     vcpu    whom it interrupts
     port    set when it is allocated
     """
@@ -31,12 +32,14 @@ class Channel:
     virq: int = 0
     remote: int = 0
     peer: int = 0
-    notify: Callable[[], None] | None = None
+    device: Device | None = None
     port: int = 0
 
 
 class Events:
     """Ports, their state, and the upcall of each vCPU. Callers hold the domain's lock."""
+
+    KEPT = ("channels", "_valid")
 
     def __init__(self, shared: SharedInfo, upcall: Callable[[int], None], pending: Callable[[int], None]) -> None:
         """Begin without ports.
@@ -48,6 +51,7 @@ class Events:
         self._upcall = upcall
         self._pending = pending
         self.channels: dict[int, Channel] = {}
+        self._told: dict[Device, Callable[[], None]] = {}
         self._valid = PORTS_ADDED
 
     def allocate(self, channel: Channel) -> int | None:
@@ -59,6 +63,17 @@ class Events:
             channel.port = port
             self._valid = max(self._valid, port // PORTS_ADDED * PORTS_ADDED + PORTS_ADDED)
         return port
+
+    def connect(self, device: Device, told: Callable[[], None]) -> int:
+        """Give a device of ours a port, as a toolstack does before the guest runs; told() is called when it rings."""
+        self._told[device] = told
+        port = self.allocate(Channel("host", device=device))
+        assert port is not None
+        return port
+
+    def tell(self, device: Device) -> None:
+        """Tell a device of ours that the guest rang."""
+        self._told[device]()
 
     def is_valid(self, port: int) -> bool:
         """Whether Xen has a record of a port, allocated or free."""
@@ -87,10 +102,11 @@ class Events:
         if port is not None:
             self.set_pending(port)
 
-    def signal(self, channel: Channel) -> None:
-        """Have a device of ours tell the guest; dropped when the guest has closed the channel."""
-        if self.channels.get(channel.port) is channel:
-            self.set_pending(channel.port)
+    def signal(self, device: Device) -> None:
+        """Have a device of ours tell the guest; dropped when the guest has closed its port."""
+        port = next((port for port, channel in self.channels.items() if channel.device == device), None)
+        if port is not None:
+            self.set_pending(port)
 
     def set_pending(self, port: int) -> None:
         """Make a port pending in the guest; tell its vCPU unless the port is masked or already was pending.

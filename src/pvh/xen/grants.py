@@ -9,7 +9,8 @@ import struct
 
 from pvh.abi import grant_table as abi
 from pvh.abi.memory import XENMAPIDX_GRANT_TABLE_STATUS
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import put_back
 from pvh.xen import atomics
 from pvh.xen.physmap import XenPage
 
@@ -20,10 +21,17 @@ if TYPE_CHECKING:
 class Grants:
     """Callers hold the domain's lock."""
 
+    KEPT = ("frames",)
+
     def __init__(self, physmap: Physmap) -> None:
         """Begin with one frame, as Xen does."""
         self._physmap = physmap
         self.frames = [XenPage()]
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on with the frames that were kept."""
+        self.frames = [XenPage() for _ in state["frames"]]
+        put_back(self, state)
 
     def frame(self, index: int) -> XenPage | None:
         """Return a frame, made with all before it when first asked for; None for one there cannot be.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Params:
     """The params of a domain. callback_vector: the vector of a type-2 CALLBACK_IRQ, which stays armed once given."""
 
+    KEPT = ("values", "callback_vector")
+
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
         self.values: dict[int, int] = {}

@@ -8,7 +8,7 @@ by us, but not out of the guest's reach (docs/design.md).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.hints import TYPE_CHECKING
@@ -27,6 +27,7 @@ class XenPage:
     """A page of Xen's. It lives with us, at `own`, until the guest maps it; then at the guest frame gfn."""
 
     __slots__ = ("address", "gfn", "own")
+    KEPT = ("gfn", "own")
 
     def __init__(self) -> None:
         """Begin with zeroes, unmapped."""
@@ -37,6 +38,8 @@ class XenPage:
 class Physmap:
     """The frames of one domain. Callers hold the domain's lock."""
 
+    KEPT = ("pages", "_gone", "_added")
+
     def __init__(self, ram: GuestRam, memory: int, back: Callable[[int], bool]) -> None:
         """Begin with every backed frame as RAM.
 
@@ -46,9 +49,9 @@ class Physmap:
         self.ram = ram
         self.maximum = memory // PAGE_SIZE + _SLACK_PAGES
         self._back = back
-        self._starts = [block.gpa // PAGE_SIZE for block in ram.blocks]
-        self._gone = [bytearray() for _ in ram.blocks]  # a bit for each frame, made when the first frame goes
-        self._sizes = [block.size // PAGE_SIZE for block in ram.blocks]
+        self._starts = [gpa // PAGE_SIZE for gpa, _ in ram.given]
+        self._gone = [bytearray() for _ in ram.given]  # a bit for each frame, made when the first frame goes
+        self._sizes = [size // PAGE_SIZE for _, size in ram.given]
         self.pages = sum(self._sizes)  # that the domain owns, mapped or not
         self._special: dict[int, XenPage] = {}
         self._added = 0
@@ -57,6 +60,10 @@ class Physmap:
     def last(self) -> int:
         """The highest frame that something is behind: XENMEM_maximum_gpfn."""
         return max(self._starts[-1] + self._sizes[-1] - 1, *self._special, 0)
+
+    def place(self, pages: Iterable[XenPage]) -> None:
+        """Have Xen's pages where their gfn says that they are."""
+        self._special = {page.gfn: page for page in pages if page.gfn is not None}
 
     def view(self, page: XenPage) -> memoryview:
         """Return a page of Xen's, wherever it is now: writable, and valid until it moves."""

@@ -45,6 +45,8 @@ class Runstate:
     marks  the guest wants to see in linear areas, too, that they are being written (vm_assist type 5)
     """
 
+    KEPT = ("state", "_entry", "_times", "_areas", "marks")
+
     def __init__(self, ram: GuestRam, state: int) -> None:
         self._ram = ram
         self.state = state

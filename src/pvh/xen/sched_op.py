@@ -97,7 +97,7 @@ def _watchdog(domain: Domain, caller: Caller, address: int) -> int:
         domain.watchdogs.discard(watchdog)
         domain.timers.cancel_alarm(0, alarm)
     else:
-        domain.timers.set_alarm(0, alarm, domain.clock.now() + seconds * _NS, domain.watchdog_fired)
+        domain.timers.set_alarm(0, alarm, domain.clock.now() + seconds * _NS, domain.alarm(0, alarm))
     return watchdog if started else 0
 
 

@@ -21,6 +21,8 @@ _NS = 1_000_000_000
 class SharedInfo:
     """The page, and where each vcpu_info is."""
 
+    KEPT = ("page", "layout", "_registered", "_slots")
+
     def __init__(self, physmap: Physmap, clock: Clock, vcpus: int) -> None:
         self._physmap = physmap
         self._ram = physmap.ram

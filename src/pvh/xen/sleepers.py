@@ -8,11 +8,13 @@ from pvh.hints import TYPE_CHECKING
 if TYPE_CHECKING:
     from pvh.xen.domain import Domain
 
-_POLL = "poll"  # the alarm of a poll's timeout
+POLL = "poll"  # the alarm of a poll's timeout
 
 
 class Sleepers:
     """Who sleeps, and which ports wake it beside its own upcall. Callers hold the domain's lock."""
+
+    KEPT = ("_sleeping",)
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
@@ -29,7 +31,7 @@ class Sleepers:
         domain.host.block(vcpu)
         domain.note_runstate(vcpu, RUNSTATE_BLOCKED)
         if until:
-            domain.timers.set_alarm(vcpu, _POLL, until, lambda: self.wake(vcpu))
+            domain.timers.set_alarm(vcpu, POLL, until, domain.alarm(vcpu, POLL))
 
     def wake(self, vcpu: int) -> None:
         """End a vCPU's sleep, if it sleeps."""
@@ -41,7 +43,7 @@ class Sleepers:
         """Note that a vCPU runs again, after HLT or a sleep of this kind."""
         if vcpu in self._sleeping:
             del self._sleeping[vcpu]
-            self._domain.timers.cancel_alarm(vcpu, _POLL)
+            self._domain.timers.cancel_alarm(vcpu, POLL)
         self._domain.note_runstate(vcpu, RUNSTATE_RUNNING)
 
     def runs(self, vcpu: int) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pvh.abi.vcpu_op import RUNSTATE_RUNNING
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import put_back
 
 if TYPE_CHECKING:
     from pvh.xen.host import Host
@@ -21,6 +22,8 @@ class Timers:
     A singleshot timer fires whatever its vCPU does. A periodic one ticks only while the vCPU runs, and makes up for all
     ticks missed by one when it runs again: vcpu_periodic_timer_work, which Xen's scheduler calls.
     """
+
+    KEPT = ("_single", "_period", "_ticked")
 
     def __init__(self, host: Host, now: Callable[[], int], vcpus: Vcpus, raise_timer: Callable[[int], None]) -> None:
         self._host = host
@@ -53,6 +56,16 @@ class Timers:
         """
         self._alarms.setdefault(vcpu, {})[name] = (deadline, ring)
         self.look(vcpu)
+
+    @property
+    def alarms(self) -> list[tuple[int, str, int]]:
+        """The alarms that have not rung: vCPU, name, deadline."""
+        return [(vcpu, name, at) for vcpu, all_ in self._alarms.items() for name, (at, _) in all_.items()]
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what was kept, without alarms."""
+        self._alarms = {}
+        put_back(self, state)
 
     def cancel_alarm(self, vcpu: int, name: str) -> None:
         """Have an alarm not ring, if there is one of that name."""

@@ -75,6 +75,7 @@ class Vcpu:
     """One vCPU as Xen sees it. context: the state that the next start gives it."""
 
     __slots__ = ("context", "runstate", "stage")
+    KEPT = __slots__
 
     def __init__(self, stage: Stage, runstate: Runstate) -> None:
         self.stage: Stage = stage
@@ -84,6 +85,8 @@ class Vcpu:
 
 class Vcpus:
     """The vCPUs of a domain. Callers hold the domain's lock."""
+
+    KEPT = ("_vcpus",)
 
     def __init__(self, domain: Domain) -> None:
         """Make them as a toolstack leaves them: the first initialised and up, the others created."""

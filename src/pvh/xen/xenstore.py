@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN, STORE_EVTCHN, STORE_PFN
 from pvh.abi.x86 import PAGE_SIZE
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import apply, capture
 from pvh.plan.layout import SPECIAL_PAGES
-from pvh.xen.events import Channel
 
 if TYPE_CHECKING:
     from pvh.devices.xenstore import XenstoreRing
     from pvh.xen.domain import Domain
     from pvh.xenstore.libxl import Domu
+    from pvh.xenstore.store import Store
     from pvh.xenstore.toolstack import Access
 
 XENSTORE_PAGE = SPECIAL_PAGES[4]
@@ -30,12 +31,23 @@ class Xenstore:
         assert page is not None
         self._page = page
         page[_SERVER_FEATURES] = _FEATURES
-        self._channel = Channel("host", notify=self.serve)
-        port = domain.events.allocate(self._channel)
-        assert port is not None
-        self._port = port
-        domain.params.values |= {STORE_PFN: XENSTORE_PAGE.start // PAGE_SIZE, STORE_EVTCHN: port}
+        self._port = domain.events.connect("xenstore", self.serve)
+        domain.params.values |= {STORE_PFN: XENSTORE_PAGE.start // PAGE_SIZE, STORE_EVTCHN: self._port}
         self._opened: tuple[XenstoreRing, Access] | None = None
+        self._store: Store | None = None
+
+    def capture(self) -> Any:
+        """Return what is kept of it; None while nobody has used it."""
+        return (capture(self._opened[0]), capture(self._store)) if self._opened else None
+
+    def apply(self, state: Any) -> None:
+        """Go on from what capture() returned. Who watches from the host's side goes on watching."""
+        if state is None:
+            self._opened = self._store = None
+            return
+        ring, _ = self._open()
+        apply(ring, state[0])
+        apply(self._store, state[1])
 
     def serve(self) -> None:
         """Answer what the guest sent: it rang. The caller holds the domain's lock."""
@@ -69,8 +81,12 @@ class Xenstore:
             store = Store(self._domain.domid)
             add_domain(store, self._describe())
             ring = XenstoreRing(self._page, store.guest, Service(store).answer, self._notify)
+            self._store = store
             self._opened = ring, Access(store, self._domain.lock, ring.push)
         return self._opened
+
+    def _notify(self) -> None:
+        self._domain.events.signal("xenstore")
 
     def _describe(self) -> Domu:
         from pvh.xenstore.libxl import Domu
@@ -86,9 +102,3 @@ class Xenstore:
             store=(params[STORE_PFN], self._port),
             console=(params[CONSOLE_PFN], params[CONSOLE_EVTCHN]),
         )
-
-    def _notify(self) -> None:
-        """Ring, unless the guest closed the port; it may have it for something else now."""
-        events = self._domain.events
-        if events.channels.get(self._port) is self._channel:
-            events.set_pending(self._port)

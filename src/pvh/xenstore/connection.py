@@ -30,6 +30,8 @@ class Client(Protocol):
 class Connection:
     """A guest, and what the store keeps for it."""
 
+    KEPT = ("watches", "transactions", "outbox")
+
     def __init__(self, domid: int, tree: Tree) -> None:
         self.domid = domid
         self.base = domain_path(domid)

@@ -15,6 +15,8 @@ class Outbox:
     memory       bytes that are not taken, and those of the message that is being taken
     """
 
+    KEPT = ("_queue", "_events", "_taken", "outstanding", "memory")
+
     def __init__(self) -> None:
         self._queue: deque[tuple[bytes, bool]] = deque()  # and whether it is an event
         self._events: set[bytes] = set()

@@ -25,6 +25,8 @@ class Store:
     domid is that of the one who asks, and view the tree or a transaction of his.
     """
 
+    KEPT = ("tree", "guest")
+
     def __init__(self, domid: int) -> None:
         """Make a store for the toolstack and one guest."""
         self.tree = Tree()

@@ -7,7 +7,8 @@ changes to itself, and when it ends makes them only if each of those nodes still
 from __future__ import annotations
 
 from pvh.abi.errno import EAGAIN, ENOENT, ENOMEM, ENOSPC
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import apply
 from pvh.xenstore import limits
 from pvh.xenstore.refusal import Refusal
 from pvh.xenstore.tree import cost
@@ -22,6 +23,8 @@ class Transaction:
     events  paths of which watchers are to be told: True for only those who watch that very path
     memory  bytes it takes
     """
+
+    KEPT = ("_touched", "_changes", "_owned", "_failed", "events", "memory")
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -63,8 +66,8 @@ class Transaction:
         """Make the changes. Raises Refusal: EAGAIN on a conflict, ENOMEM when an operation had failed half-way."""
         if self._failed:
             raise Refusal(ENOMEM)
-        # A node is replaced when it changes, never modified: the same object is the same generation.
-        if any(self._tree.get(path) is not node for path, node in self._touched.items()):
+        # Of equal nodes the generation is the same, too.
+        if any(self._tree.get(path) != node for path, node in self._touched.items()):
             raise Refusal(EAGAIN)
         for path, node in self._changes.items():
             self._tree.put(path, node)
@@ -82,10 +85,17 @@ class Transaction:
 class Transactions:
     """The open transactions of one client, by their id."""
 
+    KEPT = ("_open", "_next")
+
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._open: dict[int, Transaction] = {}
         self._next = 1
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on with the transactions that were kept."""
+        self._next = state["_next"]
+        self._open = {number: apply(Transaction(self._tree), one) for number, one in state["_open"].items()}
 
     def start(self) -> int:
         """Open one and return its id. Raises Refusal (ENOSPC)."""

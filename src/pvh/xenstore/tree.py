@@ -61,6 +61,8 @@ def cost(path: str, node: Node | None) -> int:
 class Tree:
     """All nodes. There is always a root; of all nodes but the special ones the parent is there too."""
 
+    KEPT = ("_nodes", "_generation", "_owned", "_bytes")
+
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
         self._generation = 0

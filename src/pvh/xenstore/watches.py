@@ -27,6 +27,8 @@ class Watch:
 class Watches:
     """The watches of one client, in the order they were set."""
 
+    KEPT = ("_watches",)
+
     def __init__(self, limit: int | None = limits.WATCHES) -> None:
         self._watches: dict[tuple[str, bytes], Watch] = {}
         self._limit = limit

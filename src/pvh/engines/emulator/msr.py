@@ -58,6 +58,8 @@ def allow_native(scratch: Scratch) -> None:
 class MsrBank:
     """The engine's registers of one vCPU, but TSC and EFER, which are its caller's."""
 
+    KEPT = ("_values",)
+
     def __init__(self, index: int, mtrr_def_type: int, *, boot: bool) -> None:
         self.index = index
         self._values = {

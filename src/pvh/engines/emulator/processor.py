@@ -148,6 +148,10 @@ class Processor:
         self.handle.flush_tlb()
         self.stopper.forget_trail()
 
+    def vacate(self) -> None:
+        """Make it nobody's turn: what the processor holds does not count any more. Between runs."""
+        self._occupant = None
+
     def is_occupied_by(self, vcpu: Occupant) -> bool:
         """Return whether it is a vCPU's turn."""
         return self._occupant is vcpu

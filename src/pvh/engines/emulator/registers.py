@@ -57,6 +57,18 @@ class Registers:
             self._handle.write(REG_RFLAGS, self._new_flags)
             self._flags, self._new_flags = self._new_flags, None
 
+    def capture(self) -> tuple[bytes, int]:
+        """Return all that the library keeps of the processor, as this snapshot has it, and RFLAGS.
+
+        Before the first general register the record has the library's own affairs; behind it are values only.
+        """
+        return bytes(self._bytes[self._at.gprs :]), self.flags
+
+    def apply(self, state: tuple[bytes, int]) -> None:
+        """Make this the snapshot that was captured, by the same release of the library. commit() is the caller's."""
+        self._bytes[self._at.gprs :] = state[0]
+        self._flags, self._new_flags = state[1], None
+
     def gpr(self, index: int) -> int:
         """Return a general register, all 64 bits."""
         return int(_U64.unpack_from(self._bytes, self._at.gprs + 8 * index)[0])

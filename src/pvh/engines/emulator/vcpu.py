@@ -13,7 +13,8 @@ from pvh.engines.emulator.paging import LinearMemory
 from pvh.engines.emulator.registers import RAX, RCX, Registers
 from pvh.engines.emulator.vmcb import MSR_WRITE
 from pvh.engines.exits import Broken, Exit, MmioRead, MmioWrite, PortIn, PortOut, Shutdown, Sink
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import keep, put_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,27 @@ class EmulatorVcpu:
         self._failure: BaseException | None = None
         self._left: ports.Left | None = None
         self._trail: tuple[int, ...] = ()
+
+    KEPT = ("registers", "msrs", "tsc_offset", "pending", "rip", "_nmi", "_loaded", "_down", "_parked")
+
+    def capture(self) -> dict[str, Any]:
+        """Return what is kept of it. Between runs."""
+        self._take_load()
+        if self._loaded:
+            self.processor.occupy(self)
+            self.registers.save()
+        return keep(self)
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned, on this or another guest of the same image. Between runs."""
+        self._load_later = self._callback = None
+        put_back(self, state)
+        self._trail = ()
+
+    def shift_tsc(self, ticks: int) -> None:
+        """Have the time stamp counter count from so much later. Between runs, and not in its turn."""
+        self.tsc_offset += ticks
+        self.registers.tsc_offset += ticks
 
     def close(self) -> None:
         """Give everything back."""

@@ -12,6 +12,7 @@ from pvh.engines.emulator.processor import Processor
 from pvh.engines.emulator.vcpu import EmulatorVcpu
 from pvh.engines.emulator.vmcb import EXIT_RDTSC
 from pvh.engines.engine import CpuidTable
+from pvh.hints import Any
 
 
 class EmulatorVm:
@@ -57,6 +58,18 @@ class EmulatorVm:
 
     def written(self, gpa: int, size: int) -> None:  # noqa: ARG002  translated code cannot be forgotten by physical address
         """Have code forgotten that the host may have changed."""
+        self.processor.code_changed()
+
+    def capture(self) -> dict[str, Any]:
+        """Return what is kept of the processors."""
+        return {"at": self.counter(), "vcpus": [vcpu.capture() for vcpu in self._vcpus]}
+
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned, with guest memory as it was then."""
+        self.processor.vacate()
+        for vcpu, of_it in zip(self._vcpus, state["vcpus"], strict=True):
+            vcpu.apply(of_it)
+            vcpu.shift_tsc(state["at"] - self.counter())
         self.processor.code_changed()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm.clock import GuestClock
 from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
+from pvh.errors import EngineError
 
 # Where Intel processors without "unrestricted guest" keep KVM's own TSS (3 pages) and identity map (1 page): below the
 # reset vector, above every address that PVH uses (special pages end at 0xff000000).
@@ -141,6 +142,13 @@ class KvmVm:
         """Take notice that the host wrote guest memory: a page with this engine's stubs is a hypercall page now."""
         if self._trap == hypercall_page.OUT:
             self._sites.note(self._ram, gpa, size)
+
+    def capture(self) -> None:
+        """Refuse. Raises EngineError."""
+        raise EngineError("snapshots are not there on KVM yet", hint="use --engine emulator")
+
+    def apply(self, state: object) -> None:
+        """Do nothing: there is no state."""
 
     def close(self) -> None:
         """Give everything back. No vCPU may be running."""
