@@ -99,9 +99,12 @@ def test_debians_own_initrd(specimen: Callable[[str], Path], command: str, ends:
 @SLOW
 def test_without_xen_it_boots_when_told_the_tscs_frequency(specimen: Callable[[str], Path], tmp_path: Path) -> None:
     """On --platform bare, where nothing but the local APIC's timer ticks. Nothing can power such a board off."""
-    programs = program("bin/sh", specimen("busybox").read_bytes()), program("init", b"#!/bin/sh\npoweroff -f\n")
+    programs = (
+        program("bin/busybox", specimen("busybox").read_bytes()),
+        program("init", b"#!/bin/busybox sh\n/bin/busybox poweroff -f\n"),
+    )
     (tmp_path / "initrd").write_bytes(archive([Entry("bin", stat.S_IFDIR | 0o755), *programs]))
-    words = ["--platform", "bare", "--cmdline", "console=ttyS0", "--initrd", tmp_path / "initrd"]
+    words = ["--platform", "bare", "--cmdline", "console=ttyS0 panic=-1", "--initrd", tmp_path / "initrd"]
     with Person(*words, specimen("vmlinuz-cloud-6.1")) as person:
         messages = person.see("reboot: System halted")
         _, told = person.process.communicate(timeout=60)
