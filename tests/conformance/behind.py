@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.wrong import WRONG
+from conformance.relies import WRONG
 from pvh.conformance.clauses import of_kernel
 
 _ENTRY = ("tests/entry/test_entry_matrix.py",)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conformance.schema import errors
-from conformance.wrong import WRONG, Wrong, written
+from conformance.relies import WRONG, Wrong, written
 from pvh.cli import main
 from pvh.conformance.boot import Limits
 from pvh.conformance.checker import Task
