@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from conformance.schema import errors
 from conformance.relies import WRONG, Wrong, written
+from conformance.schema import errors
 from pvh.cli import main
 from pvh.conformance.boot import Limits
 from pvh.conformance.checker import Task

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pvh.cli.plain import Notes
     from pvh.conformance.checker import Attempt, Task
     from pvh.conformance.milestone import Milestone
+    from pvh.conformance.report import Report
+    from pvh.engines.engine import Engine
     from pvh.kernel.record import Kernel
     from pvh.plan.options import BootOptions
 
@@ -52,7 +54,23 @@ def declare(parser: ArgumentParser | Notes) -> None:
     check.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default one a processor)")
     check.add_argument("--timeout", type=float, default=60.0, metavar="S",
                        help="give the first boot up after S seconds (default 60)")  # fmt: skip
+    check.add_argument("--html", metavar="FILE", help="write the report as one HTML file, too")
     check.add_argument("--json", action="store_true", help="print the report as JSON (docs/check.schema.json)")
+
+
+def _write_html(path: str, report: Report, engine: Engine) -> None:
+    """Write the page, with the time of one more boot as libxenguest does it."""
+    from pvh.cli.output import write_file
+    from pvh.conformance.boot import boot
+    from pvh.conformance.html import render_html
+    from pvh.timeline.record import Timeline
+
+    timeline, task = None, report.task
+    if task:
+        timeline = Timeline()
+        boot(task.kernel, task.options, engine, task.way, task.limits, timeline)
+        timeline.flush()
+    write_file(path, render_html(report, timeline).encode())
 
 
 def main(argv: list[str]) -> int:
@@ -73,6 +91,8 @@ def main(argv: list[str]) -> int:
     jobs = parsed.jobs or os.cpu_count() or 1
     report = check(task, engine, parsed.seed, jobs, only=_chosen(parsed.profile), tell=progress.tell)
     progress.end()
+    if parsed.html:
+        _write_html(parsed.html, report, engine)
     if parsed.json:
         import json
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pvh.kernel.record import Kernel
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
+    from pvh.timeline.record import Timeline
 
 _MOST_TEXT = 1 << 16  # bytes of console output kept
 _MOST_EVENTS = 64
@@ -88,11 +89,18 @@ class Boot:
         return self.ending in ("triple-fault", "crash", "hang", "engine")
 
 
-def boot(kernel: Kernel, options: BootOptions, engine: Engine, way: tuple[Milestone, ...], limits: Limits) -> Boot:
-    """Boot once. Raises what plan() and build() raise, and EngineError when the engine refuses."""
+def boot(
+    kernel: Kernel,
+    options: BootOptions,
+    engine: Engine,
+    way: tuple[Milestone, ...],
+    limits: Limits,
+    timeline: Timeline | None = None,
+) -> Boot:
+    """Boot once; a timeline is told what happens. Raises what plan(), build() and the engine raise."""
     image = build(plan(kernel, options))
     try:
-        return _Run(image, engine, way, limits).run()
+        return _Run(image, engine, way, limits, timeline).run()
     finally:
         image.ram.close()
 
@@ -100,9 +108,12 @@ def boot(kernel: Kernel, options: BootOptions, engine: Engine, way: tuple[Milest
 class _Run:
     """The watcher of one run; its methods are called by the machine's threads."""
 
-    def __init__(self, image: Image, engine: Engine, way: tuple[Milestone, ...], limits: Limits) -> None:
+    def __init__(
+        self, image: Image, engine: Engine, way: tuple[Milestone, ...], limits: Limits, timeline: Timeline | None
+    ) -> None:
         self._image = image
         self._limits = limits
+        self._timeline = timeline
         self._progress = Progress(way)
         self._until_end = bool(way) and way[-1].kind == "ends"
         self._text = bytearray()
@@ -165,6 +176,8 @@ class _Run:
             self._stop("the milestone is reached")
 
     def _said(self, data: bytes) -> None:
+        if self._timeline:
+            self._timeline.console(data)
         first = not self._text
         if len(self._text) < _MOST_TEXT:
             self._text += data
@@ -178,7 +191,9 @@ class _Run:
         self._progress.said(data)
         self._look()
 
-    def _exited(self, _vcpu: int, event: Exit, _answer: int | None) -> None:
+    def _exited(self, vcpu: int, event: Exit, answer: int | None) -> None:
+        if self._timeline:
+            self._timeline.watch(vcpu, event, answer)
         if isinstance(event, Hypercall):
             name = NAMES.get(event.number)
             if name and name not in self._calls:

@@ -30,6 +30,7 @@ class Report:
     """What a check found.
 
     way       what tells that the kernel booted
+    task      what the trials had in common, to boot it once more as they did; None when the kernel is refused
     plan      of the boot as libxenguest does it; None when the kernel is refused
     attempts  one for each profile that was tried, kind's first; none when the kernel is refused
     refused   why it is no guest at all, "" if it is one
@@ -43,6 +44,7 @@ class Report:
     attempts: tuple[Attempt, ...]
     verdicts: tuple[Verdict, ...]
     refused: str = ""
+    task: Task | None = None
 
     @property
     def violated(self) -> tuple[Verdict, ...]:
@@ -90,7 +92,7 @@ def check(
         done.append(one)
         tell(one, count)
     of_all = verdicts(made, tuple(done), file, ())
-    return Report(task.kernel.path, engine.name, seed, task.way, made, tuple(done), of_all)
+    return Report(task.kernel.path, engine.name, seed, task.way, made, tuple(done), of_all, task=task)
 
 
 def as_dict(report: Report) -> dict[str, Any]:
