@@ -73,7 +73,7 @@ def trial(task: Task, engine: Engine) -> tuple[Task, Boot]:
     # Where work can be counted, time is a last resort: this host may be busy.
     blocks = None if first.blocks is None else 4 * first.blocks + 2_000_000
     exits = 4 * first.exits + 50_000
-    seconds = max(20 * first.seconds, 5.0 if blocks is None else 30.0)
+    seconds = max(20 * first.seconds, 5.0 if blocks is None else 10.0)
     return replace(task, way=way, limits=Limits(seconds, blocks, exits)), replace(first, reached=reached)
 
 

@@ -124,7 +124,8 @@ def _finding(finding: Finding, verdict: Verdict) -> str:
     at = finding.at
     if not at:
         return text
-    return f"{text}<br><code>{at.address:#x} {_text(at.symbol)}: {at.code.hex()} {_text(at.disassembly)}</code>"
+    place = f"{at.address:#x} {_text(at.symbol)}".rstrip()
+    return f"{text}<br><code>{place}: {at.code.hex()} {_text(at.disassembly)}</code>"
 
 
 def _attempt(one: Attempt) -> str:

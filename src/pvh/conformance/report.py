@@ -85,14 +85,26 @@ def check(
         return Report(task.kernel.path, engine.name, seed, task.way, None, (), of_file, str(error))
     task = Task(mappable(task.kernel), task.options, task.way, task.limits)
     task, kind = trial(task, engine)
+    seen, watched = _watched(task, engine)
     done: list[Attempt] = []
     for one, count in attempts(task, kind, seed, jobs, engine, only):
         if not done:
             tell(task, count)
         done.append(one)
         tell(one, count)
-    of_all = verdicts(made, tuple(done), file, ())
+    of_all = verdicts(made, tuple(done), (*file, *seen), watched)
     return Report(task.kernel.path, engine.name, seed, task.way, made, tuple(done), of_all, task=task)
+
+
+def _watched(task: Task, engine: Engine) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """Return what the monitor finds, and the clauses it watches; nothing on an engine that it is not in."""
+    from pvh.engines.emulator.engine import EmulatorEngine
+
+    if not isinstance(engine, EmulatorEngine):
+        return (), ()
+    from pvh.conformance.watching import WATCHED, watch
+
+    return watch(task, engine), WATCHED
 
 
 def as_dict(report: Report) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def _evidence(verdict: Verdict, width: int, grade: str) -> Iterator[str]:
         yield fill(printable(told), width, initial_indent="  ", subsequent_indent="    ")
         at = findings[0].at
         if at:
-            yield f"    at {at.address:#x} {at.symbol}: {at.code.hex()} {at.disassembly}".rstrip()
+            place = f"{at.address:#x} {at.symbol}".rstrip()
+            yield f"    at {place}: {at.code.hex()} {at.disassembly}".rstrip()
 
 
 def _origin(findings: list[Finding]) -> str:
