@@ -94,9 +94,10 @@ oracle: setup ## real Xen inside QEMU: run our guests there, keep its logs, comp
 	$(BIN)/python tools/oracle/run.py
 	$(BIN)/pytest tests/oracle
 
-bench: setup ## start-up against QEMU's, interleaved, into bench/results
+bench: setup ## start-up and a Linux boot against QEMU's, interleaved, into bench/results
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.linux_boot
 
 accept: setup specimens bench ## campaigns by hand: hours of fuzzing, the figures of the README
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86 gcc=build-essential

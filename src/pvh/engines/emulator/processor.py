@@ -26,6 +26,8 @@ STOPPED_AT_SYSENTER = 0x1001
 # MAXPHYADDR of the guest: everything below that is not RAM is I/O.
 _ADDRESS_LIMIT = 1 << 40
 _NEAR = 2 << 20
+# Linux asks for grant frames at the end of what would be its next 128 MiB of RAM.
+_BEHIND_RAM = 256 << 20
 _RWX = uc.PROT_READ | uc.PROT_WRITE | uc.PROT_EXEC
 _FCW_RESET = 0x40
 _MXCSR_RESET = 0x1F80
@@ -98,6 +100,11 @@ class Processor:
             self._map_io(at, block.gpa)
             self.handle.map_memory(block.gpa, block.size, block.host, _RWX)
             at = block.end
+            following = next((later.gpa for later in ram.blocks if later.gpa >= at), _ADDRESS_LIMIT)
+            # Unmapping takes time for each page, so what may become memory is not in the large region behind.
+            split = min(at + _BEHIND_RAM, following)
+            self._map_io(at, split)
+            at = split
         self._map_io(at, _ADDRESS_LIMIT)
 
     def _map_io(self, start: int, end: int) -> None:
@@ -112,7 +119,7 @@ class Processor:
             return False
         end = self._io.pop(start)
         self.handle.unmap(start, end - start)
-        # Unmapping takes time for each page, so the next such block, which is likely to be near, gets a small region.
+        # The next such block, which is likely to be near, gets a small region.
         low, high = (max(start, block.gpa & -_NEAR), min(end, (block.end + _NEAR - 1) & -_NEAR))
         for piece in ((start, low), (low, block.gpa), (block.end, high), (high, end)):
             self._map_io(*piece)
