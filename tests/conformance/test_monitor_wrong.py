@@ -10,6 +10,7 @@ from conformance.kernels import Case, cases
 from conformance.monitored import monitored, violations
 from pvh.build.builder import build
 from pvh.conformance.clauses import BY_ID, of_kernel
+from pvh.conformance.watching import WATCHED
 from pvh.engines.emulator.engine import EmulatorEngine
 from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
@@ -97,6 +98,10 @@ def test_a_kernel_that_takes_one_guest_for_all_goes_wrong_in_another(case: Case,
     fine = (other.ending, other.status) == ("exit-port", 0)
     assert fine == (case.culprit is None), other.reason
     assert other.ending in ("exit-port", "triple-fault")
+
+
+def test_what_the_monitor_says_it_watches_it_can_find() -> None:
+    assert {case.clause for case in WRONG} >= set(WATCHED)
 
 
 def test_each_wrong_kernel_breaks_a_clause_that_exists() -> None:

@@ -23,6 +23,7 @@ _SEEN = (
     "memory.legacy",
     "start_info.null",
     "start_info.last-bytes",
+    "rsdp.placement",
     "modules.count",
     "devices",
 )

@@ -165,8 +165,13 @@ def _ends(t: Tracker, op: Op, operand: Operand, size: int, times: int) -> int:
 
 
 def _movs(t: Tracker, op: Op, size: int, times: int) -> None:
-    target, source = (_ends(t, op, operand, size, times) for operand in op.operands[:2])
+    target = _ends(t, op, op.operands[0], size, times)
+    t.null = False
+    source = _ends(t, op, op.operands[1], size, times)
     left = size * times
+    if t.null:
+        t.fill(op, target, left)
+        return
     while left > 0:
         count = min(left, 4096 - (source & 0xFFF), 4096 - (target & 0xFFF))
         t.copy(op, source, target, count)
@@ -176,17 +181,13 @@ def _movs(t: Tracker, op: Op, size: int, times: int) -> None:
 def _stos(t: Tracker, op: Op, size: int, times: int) -> None:
     target = _ends(t, op, op.operands[0], size, times)
     value = t.read(op, op.operands[1])
-    mask, left = value[0], size * times
-    if not mask:
-        t.fill(op, target, left)
-        return
-    for at in range(0, left, size):
-        t.store(op, target + at, size, value)
+    t.fill(op, target, size * times, value if value[0] else DEFINED, size)
 
 
 def _lods(t: Tracker, op: Op, size: int, times: int) -> None:
+    t.null = False
     last = t.linear(op, op.operands[1]) if isinstance(op.operands[1], Mem) else 0
-    t.write(op, op.operands[0], t.load(last + (times - 1) * size, size))
+    t.write(op, op.operands[0], DEFINED if t.null else t.load(last + (times - 1) * size, size))
 
 
 def _compared(t: Tracker, op: Op, _size: int, _times: int) -> None:

@@ -90,8 +90,9 @@ class ShadowMemory:
         masks, origins = page
         at = gpa & 0xFFF
         masks[at : at + size] = part = mask.to_bytes(size, "little")
-        whole = not mask
-        origins[at : at + size] = bytes(origin if whole or byte else 0 for byte in part)
+        named = bytes((origin,))
+        # A byte that is defined among others has no origin; in a null pointer each has.
+        origins[at : at + size] = part.translate(b"\0" + named * 255) if mask else named * size
 
     def define(self, gpa: int, size: int) -> None:
         """Have bytes defined, on any number of pages."""

@@ -197,12 +197,17 @@ class Tracker:
             value = value[0] >> 8 * count, value[1]
             linear, size = linear + count, size - count
 
-    def fill(self, op: Op, linear: int, size: int) -> None:
-        """Have memory defined, on any number of pages."""
-        while size > 0:
-            count = min(size, 4096 - (linear & 0xFFF))
-            self.store(op, linear, count, DEFINED)
-            linear, size = linear + count, size - count
+    def fill(self, op: Op, linear: int, size: int, value: Value = DEFINED, element: int = 1) -> None:
+        """Set the value of memory, element by element of that many bytes, on any number of pages."""
+        mask, origin = value
+        pattern = mask.to_bytes(element, "little") * (4096 // element + 1)
+        done = 0
+        while done < size:
+            count = min(size - done, 4096 - (linear + done & 0xFFF))
+            phase = done % element  # where a page ends inside an element
+            part = int.from_bytes(pattern[phase : phase + count], "little") if mask else 0
+            self.store(op, linear + done, count, (part, origin) if part else DEFINED)
+            done += count
 
     def copy(self, op: Op, source: int, target: int, size: int) -> None:
         """Move values within one page to within another."""
