@@ -54,8 +54,33 @@ def declare(parser: ArgumentParser | Notes) -> None:
     check.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default one a processor)")
     check.add_argument("--timeout", type=float, default=60.0, metavar="S",
                        help="give the first boot up after S seconds (default 60)")  # fmt: skip
+    check.add_argument("--differential", action="store_true",
+                       help="no profiles: emulator and KVM side by side, exit by exit, until they differ")  # fmt: skip
     check.add_argument("--html", metavar="FILE", help="write the report as one HTML file, too")
     check.add_argument("--json", action="store_true", help="print the report as JSON (docs/check.schema.json)")
+
+
+def _differential(kernel: Kernel, options: BootOptions, parsed: Any) -> int:
+    """Compare the engines and say where the guest first does something else. Returns the exit status."""
+    from dataclasses import asdict
+
+    from pvh.conformance.differential import compare
+    from pvh.conformance.report import VIOLATED
+    from pvh.engines.select import choose
+
+    engines = choose("emulator", _say), choose("kvm", _say)
+    found = compare(kernel, options, engines, parsed.timeout)
+    if parsed.json:
+        import json
+
+        print(json.dumps({"schema": 1, "kernel": kernel.path, **asdict(found)}, indent=2))
+    else:
+        print(f"{kernel.path}: {found.agreed} exits the same on {' and '.join(found.engines)}")
+        if found.difference:
+            print(f"exit {found.difference.index} differs:")
+            for name, step in zip(found.engines, (found.difference.first, found.difference.second), strict=True):
+                print(f"  {name:<9} {step or 'nothing: the guest had ended'}")
+    return VIOLATED if found.difference else 0
 
 
 def _write_html(path: str, report: Report, engine: Engine) -> None:
@@ -83,6 +108,8 @@ def main(argv: list[str]) -> int:
 
     options = replace(boot_options(parsed), timeout=None)
     kernel = read_kernel(parsed.kernel)
+    if parsed.differential:
+        return _differential(kernel, options, parsed)
     options, way = _settled(kernel, options, parsed)
     engine = choose("emulator" if options.engine == "auto" else options.engine, _say)
     progress = _Progress(quiet=parsed.json)
