@@ -54,7 +54,8 @@ def test_a_shell_on_hvc0(specimen: Callable[[str], Path], initrd: str, name: str
         messages = person.ask(PROMPT, "dmesg | grep -i xen")
         assert [line for line in FROM_XEN if line not in messages] == []
         assert re.findall(r"installing Xen timer for CPU (\d+)", messages) == [str(n) for n in range(vcpus)]
-        assert person.ask(PROMPT, "cat /sys/hypervisor/type /sys/hypervisor/guest_type") == "xen\nPVH\n"
+        # On a busy machine the kernel may say first that "hrtimer: interrupt took 16792529 ns".
+        assert person.ask(PROMPT, "cat /sys/hypervisor/type /sys/hypervisor/guest_type").endswith("xen\nPVH\n")
         # Since 6.3 Linux prefers the TSC where Xen's CPUID leaves say that it is steady (xen_tsc_safe_clocksource).
         clock = person.ask(PROMPT, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
         assert clock.startswith("xen" if "-6.1" in name and "-6.12" not in name else "tsc")
