@@ -48,12 +48,15 @@ def verdicts(
     exercised: dict[str, list[str]] = {}
     for clause, by in (*_exercised(plan, tried), *((clause, "monitor") for clause in watched)):
         exercised.setdefault(clause, []).append(by)
+    for clause in of_kernel():
+        # A file that is refused may have neither notes nor an entry to be right about.
+        if clause.part == "file" and (plan or any(finding.clause == clause.id for finding in findings)):
+            exercised.setdefault(clause.id, []).append("file")
     return tuple(_verdict(clause, exercised.get(clause.id, []), evidence) for clause in of_kernel())
 
 
 def _verdict(clause: Clause, by: list[str], evidence: tuple[Finding, ...]) -> Verdict:
     findings = tuple(finding for finding in evidence if finding.clause == clause.id)
-    by += ["file"] if clause.part == "file" else []
     if any(finding.grade == "violation" for finding in findings):
         return Verdict(clause, "violated", tuple(by), findings)
     return Verdict(clause, "upheld" if by else "not exercised", tuple(by), findings)
