@@ -211,6 +211,7 @@ def test_a_file_that_is_no_guest_has_its_reason_and_its_lints(tmp_path: Path) ->
     told = json.loads(out)
     assert status == told["status"] == 20
     assert "do not fit" in told["refused"]
+    assert "upheld" not in {clause["verdict"] for clause in told["clauses"]}
     assert [clause["id"] for clause in told["clauses"] if clause["verdict"] == "violated"] == [
         "file.paddr",
         "file.image-fits",

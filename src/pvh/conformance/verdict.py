@@ -48,10 +48,10 @@ def verdicts(
     exercised: dict[str, list[str]] = {}
     for clause, by in (*_exercised(plan, tried), *((clause, "monitor") for clause in watched)):
         exercised.setdefault(clause, []).append(by)
-    for clause in of_kernel():
+    for one in of_kernel():
         # A file that is refused may have neither notes nor an entry to be right about.
-        if clause.part == "file" and (plan or any(finding.clause == clause.id for finding in findings)):
-            exercised.setdefault(clause.id, []).append("file")
+        if one.part == "file" and (plan or any(finding.clause == one.id for finding in findings)):
+            exercised.setdefault(one.id, []).append("file")
     return tuple(_verdict(clause, exercised.get(clause.id, []), evidence) for clause in of_kernel())
 
 
