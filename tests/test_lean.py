@@ -17,7 +17,7 @@ ALLOWED = {
     "the package": {"__future__", "gc", "importlib", "types", "warnings"},
     "ctypes, mmap": {"ctypes", "struct", "mmap"},
     "signal": {"signal", "enum", "functools", "collections", "itertools", "keyword", "operator", "reprlib"},
-    "threading, queue": {"threading", "queue", "heapq"},
+    "threading": {"threading", "heapq"},
     "bisect, contextlib": {"bisect", "contextlib"},
     "kvm": {"errno", "fcntl"},
 }

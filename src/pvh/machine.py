@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from threading import Lock
 
 from pvh.abi.sched import SHUTDOWN_NAMES
 from pvh.abi.vcpu_op import RUNSTATE_BLOCKED
@@ -77,7 +78,7 @@ class Machine:
         self._watch = watch
         self._typed = typed
         self._answer: Callable[[bool], None] | None = None
-        self._inbox: SimpleQueue[None] = SimpleQueue()
+        self._bell = Lock()  # released: there is news for the supervisor
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[type[Exit]] = Counter()
         self._seen = 0
@@ -152,12 +153,12 @@ class Machine:
         self._behind = now - state["now"]
         apply(self._board, state["board"])
         self._due = {key: now + left for key, left in state["due"].items()}
-        self._inbox.put(None)
+        self._ring()
 
     def end(self, ending: Ending, reason: str, *, vcpu: int | None = None, status: int | None = None) -> None:
         """End the run; the first ending counts. From any thread, and from a signal handler."""
         self._endings.append((ending, STATUS.get(ending, 0) if status is None else status, reason, vcpu))
-        self._inbox.put(None)
+        self._ring()
 
     def ask_to_power_off(self, answer: Callable[[bool], None]) -> None:
         """Ask the guest to power off, as a toolstack does, between two runs of vCPU 0; answer whether it listens.
@@ -184,7 +185,7 @@ class Machine:
         """The guest waits for its command: have the thread of run() call who wanted to know."""
         if self._at_rest:
             self._processors.rest()
-            self._inbox.put(None)
+            self._ring()
 
     def next_byte(self) -> int:
         """Return the next byte of the command; 0 behind it."""
@@ -322,7 +323,7 @@ class Machine:
         self._due[key] = due
         timer, vcpu = key
         if not self._clock.virtual:
-            self._inbox.put(None)
+            self._ring()
         elif timer in _TIMERS:
             self._processors.look(vcpu)
         else:  # the host's time must not tell when a turn ends
@@ -359,11 +360,17 @@ class Machine:
                 self._processors.look(vcpu)
             waits = [at for key, at in timers.items() if key not in due]
             waits += [at for at in (deadline, look) if at is not None]
-            try:
-                # Guests and people may name any time: one past is no wait, one past what the host can wait is cut.
-                self._inbox.get(timeout=min(max(0, min(waits) - now) / 1e9, _LONGEST_WAIT) if waits else None)
-            except Empty:
-                continue
+            # Guests and people may name any time: one past is no wait, one past what the host can wait is cut.
+            self._bell.acquire(timeout=min(max(0, min(waits) - now) / 1e9, _LONGEST_WAIT) if waits else -1)
+
+    def _ring(self) -> None:
+        """Have the supervisor look; from any thread, and from a signal handler.
+
+        A lock can do that. SimpleQueue's get(timeout) waits for ever where its time is over when it finds nothing after
+        all (CPython 3.11, _queuemodule.c), and the rest of threading may not be used in signal handlers.
+        """
+        with suppress(RuntimeError):  # it was rung already
+            self._bell.release()
 
     def _call_at_rest(self) -> None:
         """Call who waits for the guest to wait, if it does."""
