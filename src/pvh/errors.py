@@ -7,7 +7,9 @@ PvhError                      status  code
 │   ├── NotBootable            20     not-bootable     a kernel, but not by this ABI (libxenguest would refuse it)
 │   └── DoesNotFit             20     does-not-fit     kernel, modules and tables do not fit the guest's memory
 ├── NoEngine                   21     no-engine        no usable engine, or not the one asked for
-└── EngineError                14     engine           the engine, or the host under it, failed
+├── EngineError                14     engine           the engine, or the host under it, failed
+├── Timeout                    13     timeout          a guest did not do in time what a program waited for
+└── GuestEnded                 14     guest-ended      a guest ended before it did that (guest_ended.py)
 
 Each carries the fields a person needs to act and renders one sentence that names the cause first.
 """
@@ -107,3 +109,22 @@ class EngineError(PvhError):
 
     code = "engine"
     status = 14
+
+
+class Timeout(PvhError):
+    """A guest did not do in time what a program waited for.
+
+    said  what the guest had said last, as text; it may be empty
+    """
+
+    code = "timeout"
+    status = 13
+
+    def __init__(self, cause: str, said: str = "") -> None:
+        super().__init__(cause, found=said_last(said))
+        self.said = said
+
+
+def said_last(said: str) -> str:
+    """Return the end of a console as an error shows it."""
+    return f"at the end of its console: {said!r}" if said else "nothing on its console"

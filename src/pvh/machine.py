@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -55,6 +56,8 @@ class Machine:
     console  takes what the guest says
     watch    is told every exit: vCPU, exit, answer
     typed    has what is typed to the guest
+    tsc_khz  the TSC's frequency that a guest whose state is to be applied was told
+    begun    run() has started the vCPUs
     """
 
     def __init__(
@@ -67,10 +70,7 @@ class Machine:
         *,
         tsc_khz: int | None = None,
     ) -> None:
-        """Put the image on the engine. Raises EngineError when the engine or the host refuses.
-
-        tsc_khz  the TSC's frequency that a guest whose state is to be applied was told
-        """
+        """Put the image on the engine. Raises EngineError when the engine or the host refuses."""
         self.image = image
         self.engine = engine
         self._clock = engine.clock
@@ -82,6 +82,7 @@ class Machine:
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[type[Exit]] = Counter()
         self._seen = 0
+        self.begun = threading.Event()
         self._command: Iterator[int] = iter(b"")
         self._at_rest: Callable[[], None] | None = None
         self._due: dict[tuple[str, int], int] = {}
@@ -109,6 +110,7 @@ class Machine:
             # Its arrival is a timer that is due at once: memory of the guest is changed between two runs of vCPU 0.
             self._typed.connect(lambda: self._arm(("typed", 0), 0))
         self._processors.start(self._guard, self._asleep)
+        self.begun.set()
         self._supervise()
         stuck = not self._processors.stop()
         self._board.flush()
@@ -120,6 +122,15 @@ class Machine:
     def pause(self) -> bool:
         """Have all vCPUs stop between two instructions, until unpause(); False when the run ends, or has ended."""
         return self._processors.pause()
+
+    def listen(self, typed: Typed) -> None:
+        """Take what is typed from somewhere else. No vCPU runs."""
+        self._typed = typed
+        typed.connect(lambda: self._arm(("typed", 0), 0))
+
+    def step(self, vcpu: int) -> None:
+        """Have one vCPU execute one instruction. No vCPU runs. Raises EngineError where the engine cannot."""
+        self._processors.step(vcpu)
 
     def rest(self) -> None:
         """Have all vCPUs stop as for pause(), which is to follow, but wait for nothing: also from a watch."""

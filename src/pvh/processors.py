@@ -135,6 +135,8 @@ class Processors:
         for turn in self._turns:
             turn.vcpu.kick()
         self._look.set()
+        with self._rest:
+            self._rest.notify_all()
         for thread in self._threads:
             thread.join(_LEAVE_SECONDS)
         return not any(thread.is_alive() for thread in self._threads)
@@ -159,6 +161,7 @@ class Processors:
             self._pausing = True
             while len(self._at_rest) < len(self._threads):
                 if self._ended() or not any(thread.is_alive() for thread in self._threads):
+                    self._pausing = False
                     return False
                 for turn in self._turns:
                     turn.vcpu.kick()
@@ -184,6 +187,14 @@ class Processors:
             while self.resting and not self._ended():
                 self._rest.wait(_LOOK_AGAIN)
             self._at_rest.discard(thread)
+
+    def step(self, vcpu: int) -> None:
+        """Have one vCPU, of which none runs, execute one instruction, if it has any to execute."""
+        turn = self._turns[vcpu]
+        self._service(turn.vcpu)
+        turn.prepare()
+        if turn.ready:
+            turn.vcpu.step(turn.sink)
 
     def online(self, vcpu: int, state: CpuState | None) -> None:
         """Have a vCPU run, from a state, or from where it stopped."""

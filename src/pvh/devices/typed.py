@@ -37,7 +37,7 @@ class Typed:
     def put(self, data: bytes, *, wait: bool = True) -> None:
         """Add bytes. While there is no room, wait for the guest, or drop what does not fit, as a terminal does."""
         with self._changed:
-            while wait and len(self._waiting) >= self._limit:
+            while wait and self.open and len(self._waiting) >= self._limit:
                 self._changed.wait()
             self._waiting += data if wait else data[: max(0, self._limit - len(self._waiting))]
         self._news()
@@ -48,8 +48,10 @@ class Typed:
         self._news()
 
     def close(self) -> None:
-        """Say that nothing more will come."""
-        self.open = False
+        """Say that nothing more will come; whoever waits to put something waits no longer."""
+        with self._changed:
+            self.open = False
+            self._changed.notify_all()
         self._news()
 
     def take(self, count: int) -> bytes:

@@ -90,6 +90,10 @@ class Vcpu(Protocol):
         """
         ...
 
+    def step(self, sink: Sink) -> None:
+        """Execute one instruction, after taking an interrupt that waits. Raises EngineError where that cannot be."""
+        ...
+
     def park(self) -> None:
         """Have run() execute nothing, keeping the registers, until resume() or load(). From the vCPU's own thread.
 

@@ -70,6 +70,10 @@ class ScriptedVcpu:
         """Return the registers last loaded or scripted; RAX has the answer of the last hypercall."""
         return self._state
 
+    def step(self, sink: Sink) -> None:  # noqa: ARG002 - nothing is executed
+        """Refuse. Raises EngineError."""
+        raise EngineError("a script has no single steps")
+
     def park(self) -> None:
         """Wait for nothing: scripts do not start processors."""
 

@@ -210,13 +210,33 @@ class EmulatorVcpu:
         finally:
             self._sink = None
 
+    def step(self, sink: Sink) -> None:
+        """Execute one instruction, after taking an interrupt that waits."""
+        self._kicked = False
+        self._sink = sink
+        try:
+            self._take_load()
+            if self._loaded and not self._down and not self._parked:
+                self.processor.occupy(self)
+                self._step(1, single=True)
+            self._take_load()
+        except Unsupported as cause:
+            self._down = True
+            sink(Broken(str(cause)))
+        finally:
+            self._sink = None
+            self._kicked = False
+
     def _take_load(self) -> None:
         state, self._load_later = self._load_later, None
         if state is not None:
             self.load(state)
 
-    def _step(self, blocks: int | None) -> int:
-        """Run until the next stop and act on it; return the blocks that took, or were worth as much time."""
+    def _step(self, blocks: int | None, *, single: bool = False) -> int:
+        """Run until the next stop and act on it; return the blocks that took, or were worth as much time.
+
+        single  stop behind one instruction at the latest
+        """
         processor = self.processor
         processor.refresh_code()
         mode, bound = self._before_start()
@@ -225,7 +245,7 @@ class EmulatorVcpu:
         if self._kicked or processor.code_is_stale:
             processor.request_stop()
         before = processor.stopper.executed
-        status = processor.run(self.rip, count)
+        status = processor.run(self.rip, 1 if single else count)
         self.registers.save()
         self.rip = self.registers.rip
         number, processor.number = processor.number, 0

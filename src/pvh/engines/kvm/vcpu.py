@@ -131,6 +131,10 @@ class KvmVcpu:
         self._callback = None
         self._parking.forget()
 
+    def step(self, sink: Sink) -> None:  # noqa: ARG002 - nothing is executed
+        """Refuse. Raises EngineError."""
+        raise EngineError("the KVM engine has no single steps", hint="use --engine emulator")
+
     def park(self) -> None:
         """Have run() execute nothing until resume(), load(), or an INIT and a SIPI."""
         self._parking.park()

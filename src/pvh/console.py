@@ -1,0 +1,171 @@
+"""A guest's console as a program uses it: what it says, waited for; what is typed to it."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+from pvh.devices.typed import Typed
+from pvh.errors import Timeout
+from pvh.guest_ended import GuestEnded
+from pvh.hints import TYPE_CHECKING
+from pvh.record import dataclass
+
+if TYPE_CHECKING:
+    from pvh.outcome import Outcome
+
+Pattern = str | bytes | re.Pattern[bytes]
+"""What expect() looks for: text (UTF-8) or bytes as they stand, or a compiled pattern of bytes."""
+
+_KEPT = 16 << 20  # bytes of what the guest said; of more the oldest are forgotten
+_SHOWN = 400  # bytes of it that an error shows
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What expect() found.
+
+    before  what the guest said before it, and nobody had read
+    text    what matched
+    groups  the pattern's groups, None for one that took no part; of text and bytes there are none
+    index   which of the patterns it was, from 0
+    """
+
+    before: bytes
+    text: bytes
+    groups: tuple[bytes | None, ...] = ()
+    index: int = 0
+
+
+class Console:
+    """The console of a guest. Every method may be called from any thread.
+
+    Bytes that read() or expect() gave are not given again; `text` has all of them.
+    """
+
+    def __init__(self) -> None:
+        self._said = bytearray()
+        self._read = 0  # bytes of it that were read
+        self._news = threading.Condition()
+        self._outcome: Outcome | None = None
+        self._typed = Typed()
+
+    @property
+    def text(self) -> str:
+        """All that the guest has said since it started, or since the snapshot it goes on from.
+
+        UTF-8; what is none is U+FFFD. Of more than 16 MiB the oldest are forgotten.
+        """
+        with self._news:
+            return self._said.decode("utf-8", "replace")
+
+    def read(self, timeout: float = 0.0) -> bytes:
+        """Return what the guest said and nobody has read. If that is nothing, wait for something, timeout seconds long.
+
+        Nothing comes back when the time is up, and when the guest has ended.
+
+        >>> with pvh.boot(pvh.demo_path()) as guest:
+        ...     first = guest.console.read(timeout=10)
+        >>> len(first) > 0
+        True
+        """
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while self._read == len(self._said) and self._outcome is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._news.wait(left)
+            data = bytes(self._said[self._read :])
+            self._read = len(self._said)
+            return data
+
+    def expect(self, *patterns: Pattern, timeout: float = 30.0) -> Match:
+        """Wait until the guest says one of some patterns, timeout seconds of the host's at most; return what it said.
+
+        A match counts as soon as there is one: `[0-9]+` may be content with one digit of more that are still to come.
+        The match that begins first counts, of those that begin together the pattern named first. Raises Timeout, and
+        GuestEnded when the guest has ended without saying any of them; both show what it said last.
+
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(cmdline="hello")) as guest:
+        ...     found = guest.console.expect(re.compile(rb'line: "(.*)"'), timeout=10)
+        >>> found.groups
+        (b'hello',)
+        """
+        deadline = time.monotonic() + timeout
+        compiled = [_compiled(pattern) for pattern in patterns]
+        with self._news:
+            while True:
+                match = self._find(compiled)
+                if match is not None:
+                    return match
+                if self._outcome is not None:
+                    raise GuestEnded(f"the guest ended before it said {_named(patterns)}", self._outcome, self._last())
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Timeout(f"the guest did not say {_named(patterns)} in {timeout:g} s", self._last())
+                self._news.wait(left)
+
+    def write(self, data: str | bytes) -> None:
+        """Type something to the guest: text as UTF-8, with "\\n" for the Enter key. Its console takes it as it can.
+
+        While 4096 bytes wait for a guest that reads none, wait for it. What is typed to a guest that has ended, or
+        after close(), is lost.
+        """
+        data = data.encode() if isinstance(data, str) else data
+        while data and self._typed.open:
+            piece, data = data[:256], data[256:]
+            self._typed.put(piece)
+
+    def close(self) -> None:
+        """Say that nothing more will be typed: a guest that sleeps, and that nothing else can wake, hangs then."""
+        self._typed.close()
+
+    def hear(self, data: bytes) -> None:
+        """Take what the guest says. For the machine."""
+        with self._news:
+            self._said += data
+            gone = max(0, len(self._said) - _KEPT)
+            del self._said[:gone]
+            self._read = max(0, self._read - gone)
+            self._news.notify_all()
+
+    def end(self, outcome: Outcome) -> None:
+        """Note that the guest has ended. For the machine."""
+        with self._news:
+            self._outcome = outcome
+            self._news.notify_all()
+        self._typed.close()
+
+    def begin(self) -> Typed:
+        """Begin anew, as a guest goes on from a snapshot; return what will be typed. For the machine."""
+        with self._news:
+            self._said.clear()
+            self._read = 0
+            self._outcome = None
+            self._typed = Typed()
+            return self._typed
+
+    def _find(self, compiled: list[re.Pattern[bytes]]) -> Match | None:
+        found = [(match, index) for index, one in enumerate(compiled) if (match := one.search(self._said, self._read))]
+        if not found:
+            return None
+        match, index = min(found, key=lambda each: (each[0].start(), each[1]))
+        before = bytes(self._said[self._read : match.start()])
+        self._read = match.end()
+        groups = tuple(None if group is None else bytes(group) for group in match.groups())
+        return Match(before, bytes(match.group()), groups, index)
+
+    def _last(self) -> str:
+        return self._said[-_SHOWN:].decode("utf-8", "replace")
+
+
+def _compiled(pattern: Pattern) -> re.Pattern[bytes]:
+    if isinstance(pattern, str):
+        pattern = pattern.encode()
+    return re.compile(re.escape(pattern)) if isinstance(pattern, bytes) else pattern
+
+
+def _named(patterns: tuple[Pattern, ...]) -> str:
+    return " or ".join(repr(one.pattern if isinstance(one, re.Pattern) else one) for one in patterns)

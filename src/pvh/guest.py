@@ -1,0 +1,393 @@
+"""A running guest as a program has it: `pvh.boot` starts one; `with` ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import contextmanager
+
+from pvh import snapshot as snapshots
+from pvh.build.builder import build
+from pvh.build.image import Image
+from pvh.build.linear import LinearFault, LinearMemory
+from pvh.console import Console
+from pvh.engines.exits import Exit
+from pvh.engines.select import choose
+from pvh.errors import PvhError, Timeout, UsageError
+from pvh.guest_ended import GuestEnded
+from pvh.hints import TYPE_CHECKING
+from pvh.kernel.read import read_kernel
+from pvh.kernel.record import Kernel
+from pvh.machine import Machine
+from pvh.plan.options import BootOptions
+from pvh.plan.planner import plan
+from pvh.plan.record import Plan
+from pvh.record import dataclass
+from pvh.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from pvh.build.cpu_state import CpuState
+    from pvh.devices.typed import Typed
+    from pvh.machine import Watch
+    from pvh.outcome import Outcome
+    from pvh.plan.options import EngineName
+
+_MOST_EVENTS = 1 << 20  # that wait for whoever asked for them; of more the oldest are lost
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An exit of a guest, which has been answered.
+
+    vcpu    whose, from 0
+    exit    what happened: one of the classes of pvh.engines.exits, such as PortOut or Hypercall
+    answer  what the guest got: the value it read, a hypercall's result; None where there is none
+    """
+
+    vcpu: int
+    exit: Exit
+    answer: int | None
+
+
+class Guest:
+    """A guest that runs in a thread of its own, until it ends or stop() ends it. All methods are for any one thread.
+
+    console  what it says, and what is typed to it
+
+    Leaving a `with` block stops it and gives its memory back.
+    """
+
+    def __init__(self, make: Callable[[Console, Watch, Typed], Machine], *, paused: bool = False) -> None:
+        """Start the machine that make() returns for a console, a watch, and what is typed. Programs call boot()."""
+        self.console = Console()
+        self._heard: list[deque[Event]] = []
+        self._news = threading.Condition()
+        self._outcome: Outcome | None = None
+        self._paused = paused
+        self._closed = False
+        self._machine = make(self.console, self.hear, self.console.begin())
+        self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        how = self._outcome.ending if self._outcome else "paused" if self._paused else "running"
+        return f"<Guest {self._machine.image.plan.kernel.path} on {self._machine.engine.name}: {how}>"
+
+    # How it goes.
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it has not."""
+        return self._outcome
+
+    def wait(self, timeout: float | None = None) -> Outcome:
+        """Wait for the guest to end, timeout seconds of the host's at most, and return how it did.
+
+        Nothing more is typed to it: see Console.close(). Raises Timeout.
+
+        >>> with pvh.boot(pvh.demo_path()) as guest:
+        ...     outcome = guest.wait(timeout=10)
+        >>> outcome.ending, outcome.status
+        ('poweroff', 0)
+        """
+        self.console.close()
+        self._thread.join(timeout)
+        if self._outcome is None:
+            raise Timeout(f"the guest has not ended in {timeout:g} s", self.console.text[-400:])
+        return self._outcome
+
+    def stop(self) -> Outcome:
+        """End the guest, if it has not ended, and return how it did: `interrupted`, if it is this that ended it.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.stop().ending
+        'interrupted'
+        """
+        if self._outcome is None:
+            self._machine.end("interrupted", "it was stopped")
+            self._machine.unpause()
+        self._thread.join()
+        assert self._outcome is not None
+        return self._outcome
+
+    def close(self) -> None:
+        """Stop the guest and give its memory back. Only `outcome` and the console are of use then."""
+        if not self._closed:
+            self.stop()
+            self._closed = True
+            self._machine.vm.close()
+            self._machine.image.ram.close()
+
+    def pause(self) -> None:
+        """Have all vCPUs stop between two instructions. Time goes on for the guest. Raises GuestEnded."""
+        if not self._paused:
+            self._halt()
+            self._paused = True
+
+    def resume(self) -> None:
+        """Have a paused guest go on."""
+        if self._paused:
+            self._paused = False
+            self._machine.unpause()
+
+    def step(self, vcpu: int = 0) -> CpuState:
+        """Have one vCPU of a paused guest execute one instruction, and return its registers behind that.
+
+        An interrupt that waits is taken first. Raises UsageError if the guest is not paused or its engine cannot.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     before = guest.registers().rip
+        ...     after = guest.step().rip
+        >>> before != after
+        True
+        """
+        if not self._paused:
+            raise UsageError("a guest that runs cannot be stepped", hint="pause() it first")
+        self._machine.step(vcpu)
+        return self._machine.vm.vcpus[vcpu].state()
+
+    def events(self) -> Iterator[Event]:
+        """Yield every exit from now on, in order, until the guest ends. It does not wait for whoever reads them.
+
+        A million wait at most; of more the oldest are lost. Memory is all it costs.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     events = guest.events()
+        ...     guest.resume()
+        ...     kinds = {type(event.exit).__name__ for event in events}
+        >>> "Hypercall" in kinds
+        True
+        """
+        queue: deque[Event] = deque(maxlen=_MOST_EVENTS)
+        self._heard.append(queue)
+        return self._events(queue)
+
+    def _events(self, queue: deque[Event]) -> Iterator[Event]:
+        try:
+            while True:
+                with self._news:
+                    while not queue and self._outcome is None:
+                        self._news.wait()
+                    if not queue:
+                        return
+                    event = queue.popleft()
+                yield event
+        finally:
+            self._heard = [other for other in self._heard if other is not queue]
+
+    # What is in it. A guest that runs is paused for as long as that takes.
+
+    def registers(self, vcpu: int = 0) -> CpuState:
+        """Return the registers of a vCPU; of a guest that has ended, as they were at its end.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.registers().rip == guest.plan.entry
+        True
+        """
+        with self._at_rest():
+            return self._machine.vm.vcpus[vcpu].state()
+
+    def read(self, address: int, size: int, *, linear: bool = False, vcpu: int = 0) -> bytes:
+        """Return size bytes of guest memory at a guest-physical address.
+
+        linear  the address is a linear one of that vCPU, which may read it at privilege level 0
+        Raises UsageError where there is no memory.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.read(guest.plan.start_info.paddr, 4).hex()
+        '78c56e33'
+        """
+        with self._at_rest():
+            data = self._memory(vcpu, address, size) if linear else self._machine.image.ram.read(address, size)
+        if data is None:
+            raise _no_memory(address, size)
+        return data
+
+    def write(self, address: int, data: bytes, *, linear: bool = False, vcpu: int = 0) -> None:
+        """Store bytes in guest memory at a guest-physical address, or a linear one of a vCPU. Code may be among them.
+
+        Raises UsageError where there is no memory, or where that vCPU could not write; then nothing is stored, unless
+        the linear range has several pages.
+        """
+        with self._at_rest():
+            machine = self._machine
+            if linear:
+                try:
+                    LinearMemory(machine.image.ram, machine.vm.vcpus[vcpu].state()).write(address, data)
+                except LinearFault as fault:
+                    raise _no_memory(fault.address, 1) from None
+            elif not machine.image.ram.write(address, data):
+                raise _no_memory(address, len(data))
+            machine.vm.written(address, len(data))
+
+    @property
+    def plan(self) -> Plan:
+        """What it was built from."""
+        return self._machine.image.plan
+
+    # Moments of it.
+
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot: this guest, and others, can go on from here. See Snapshot.
+
+        Raises GuestEnded, and EngineError where the engine has none or the host has no room.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     start = guest.snapshot()
+        ...     guest.resume()
+        ...     first = guest.wait(10), guest.console.text
+        ...     guest.restore(start)
+        ...     again = guest.wait(10), guest.console.text
+        >>> first[1] == again[1]
+        True
+        """
+        if self._outcome is not None:
+            raise GuestEnded("a guest that has ended has nothing to go on with", self._outcome)
+        with self._at_rest():
+            return snapshots.take(self._machine)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this guest, or of one with the same plan. The console begins anew.
+
+        A paused guest stays paused; one that has ended runs again. Raises EngineError.
+        """
+        if snapshot.plan.backed != self.plan.backed or snapshot.plan.options.vcpus != self.plan.options.vcpus:
+            raise UsageError("this is a snapshot of a guest of another shape", hint="resume() makes a guest of it")
+        paused, ended = self._paused, self._outcome is not None
+        if not ended and not paused:
+            ended = not self._machine.pause()
+        if ended:
+            self._thread.join()
+        typed = self.console.begin()
+        snapshots.restore(self._machine, snapshot)
+        self._outcome = None
+        self._machine.listen(typed)
+        if ended:
+            self._paused = False
+            self._machine.unpause()
+            self._start()
+        elif not paused:
+            self._machine.unpause()
+
+    def clone(self, *, paused: bool = False) -> Guest:
+        """Return another guest that goes on from where this one is, on pages that both share until one writes them.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest, guest.clone() as other:
+        ...     other.wait(10).ending
+        'poweroff'
+        """
+        return resume(self.snapshot(), paused=paused)
+
+    def _start(self) -> None:
+        if self._paused:
+            self._machine.rest()
+        self._machine.begun.clear()
+        self._thread = threading.Thread(target=self._run, name="pvh guest", daemon=True)
+        self._thread.start()
+        self._machine.begun.wait()  # until then there is nothing to pause
+        if self._paused:
+            self._machine.pause()
+
+    def _run(self) -> None:
+        outcome = self._machine.run(close=False)
+        self.console.end(outcome)
+        with self._news:
+            self._outcome = outcome
+            self._news.notify_all()
+
+    def hear(self, vcpu: int, event: Exit, answer: int | None) -> None:
+        """Take an exit. For the machine."""
+        if self._heard:
+            with self._news:
+                for queue in self._heard:
+                    queue.append(Event(vcpu, event, answer))
+                self._news.notify_all()
+
+    def _halt(self) -> None:
+        if self._outcome is None and self._machine.pause():
+            return
+        self._thread.join()
+        self._machine.unpause()
+        assert self._outcome is not None
+        raise GuestEnded("the guest has ended", self._outcome, self.console.text[-400:])
+
+    @contextmanager
+    def _at_rest(self) -> Generator[None]:
+        """Have no vCPU run."""
+        if self._closed:
+            raise UsageError("this guest was closed: its memory and registers are gone")
+        mine = self._outcome is None and not self._paused
+        if mine and not self._machine.pause():
+            self._thread.join()
+        try:
+            yield
+        finally:
+            if mine:
+                self._machine.unpause()
+
+    def _memory(self, vcpu: int, address: int, size: int) -> bytes | None:
+        try:
+            return LinearMemory(self._machine.image.ram, self._machine.vm.vcpus[vcpu].state()).read(address, size)
+        except LinearFault:
+            return None
+
+
+def _no_memory(address: int, size: int) -> PvhError:
+    return UsageError("there is no guest memory to be had", found=f"{size} bytes at {address:#x}")
+
+
+def boot(kernel: str | Kernel | Plan | Image, options: BootOptions | None = None, *, paused: bool = False) -> Guest:
+    """Start a guest of a kernel: of the file at a path, or of what read_kernel, plan or build made of one.
+
+    options  for a path and a Kernel: a Plan and an Image have theirs
+    paused   let it execute nothing before resume()
+
+    Raises what these do; NoEngine; EngineError; UsageError for options with what has its own.
+
+    >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(memory=64 << 20, cmdline="hi")) as guest:
+    ...     match = guest.console.expect("hi", timeout=10)
+    """
+    if isinstance(kernel, (Plan, Image)) and options is not None:
+        raise UsageError("a plan and an image have their options already", hint="give them to plan()")
+    image = kernel if isinstance(kernel, Image) else build(_planned(kernel, options or BootOptions()))
+    engine = choose(image.plan.options.engine, _ignore, image.plan.options.clock)
+    return Guest(lambda console, hear, typed: Machine(image, engine, console.hear, hear, typed), paused=paused)
+
+
+def resume(snapshot: Snapshot, *, paused: bool = False) -> Guest:
+    """Return a new guest that goes on from a snapshot, and shares its pages until it writes them.
+
+    Raises NoEngine, EngineError.
+
+    >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+    ...     moment = guest.snapshot()
+    >>> with pvh.resume(moment) as first, pvh.resume(moment) as second:
+    ...     [guest.wait(10).ending for guest in (first, second)]
+    ['poweroff', 'poweroff']
+    """
+    name: EngineName = "kvm" if snapshot.engine == "kvm" else "emulator"
+    engine = choose(name, _ignore, snapshot.plan.options.clock)
+
+    def make(console: Console, hear: Watch, typed: Typed) -> Machine:
+        return snapshots.resume(snapshot, engine, console.hear, hear, typed)
+
+    return Guest(make, paused=paused)
+
+
+def _planned(kernel: str | Kernel | Plan, options: BootOptions) -> Plan:
+    if isinstance(kernel, Plan):
+        return kernel
+    return plan(read_kernel(kernel) if isinstance(kernel, str) else kernel, options)
+
+
+def _ignore(_: str) -> None:
+    """Not say which engine `auto` took: repr() and the outcome tell."""

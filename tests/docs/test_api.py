@@ -1,0 +1,75 @@
+"""The API's examples run: those of the docstrings, and the blocks of docs/api.md."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import pvh
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+EXAMPLES = [
+    test
+    for module in ("pvh.guest", "pvh.console")
+    for test in doctest.DocTestFinder().find(import_module(module), globs={"pvh": pvh, "re": re})
+    if test.examples
+]
+
+USER = """
+import re
+import pvh
+from pvh.engines.exits import Hypercall
+
+with pvh.boot("vmlinuz", pvh.BootOptions(memory=128 << 20), paused=True) as guest:
+    reveal: int = guest.registers(0).rip
+    data: bytes = guest.read(0x1000, 16, linear=True)
+    guest.console.write("ls\\n")
+    match: pvh.Match = guest.console.expect(b"x", re.compile(rb"(y)"), "z", timeout=3)
+    group: bytes | None = match.groups[0]
+    for event in guest.events():
+        if isinstance(event.exit, Hypercall):
+            number: int = event.exit.number
+    moment: pvh.Snapshot = guest.snapshot()
+    guest.restore(moment)
+    outcome: pvh.Outcome = guest.wait()
+    status: int = outcome.status
+kernel: pvh.Kernel = pvh.read_kernel("vmlinuz")
+plan: pvh.Plan = pvh.plan(kernel, pvh.BootOptions())
+image: pvh.Image = pvh.build(plan)
+"""
+WRONG = "\npvh.boot(5)\nguest.console.write(7)\nx: str = pvh.plan(kernel, pvh.BootOptions())\n"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_a_docstrings_example_gives_what_it_says(example: doctest.DocTest) -> None:
+    said: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(example, out=said.append).failed == 0, "".join(said)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_block_of_the_page_runs(block: str) -> None:
+    exec(compile(block, "docs/api.md", "exec"), {})
+
+
+@pytest.mark.parametrize("checker", [["mypy", "--strict"], ["pyright"]], ids=["mypy", "pyright"])
+def test_types_are_right_from_a_users_side(checker: list[str], tmp_path: Path) -> None:
+    """The package is installed, and the program is elsewhere, without any configuration of ours."""
+    program = tmp_path / "program.py"
+    python = ["--python-executable", sys.executable] if checker[0] == "mypy" else ["--pythonpath", sys.executable]
+
+    def check(text: str) -> subprocess.CompletedProcess[str]:
+        program.write_text(text, encoding="utf-8")
+        words = [sys.executable, "-m", *checker, *python, str(program)]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    good = check(USER)
+    assert good.returncode == 0, good.stdout + good.stderr
+    bad = check(USER + WRONG)
+    assert bad.stdout.count("error") >= 3, bad.stdout
