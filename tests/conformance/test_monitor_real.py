@@ -16,6 +16,9 @@ from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
 from pvh.plan.options import BootOptions, ModuleSpec
 from pvh.plan.planner import plan
+from pvh.plan.variation import Variation
+
+NT = 1 << 14
 
 QUIET = ("vmlinuz-cloud-6.1", "vmlinuz-generic-6.1", "vmlinuz-6.12", "grub-i386-xen_pvh.bin")
 
@@ -53,12 +56,29 @@ class TestXenShim:
     @pytest.mark.parametrize(("word", "ending"), [(0, "crash"), (4, "deadline")])
     def test_it_can_be_shown_by_hand(self, specimen: Callable[[str], Path], word: int, ending: str) -> None:
         """With bit 2 there, it takes what stands at address 16 for the address of a command line."""
-        image = _image(specimen("xen-shim"))
+        image = _image(specimen("xen-shim"), BootOptions(timeout=3.0))
         assert image.ram.write(0, word.to_bytes(4, "little") + bytes(12) + (0xDEADBEEF).to_bytes(4, "little"))
         outcome = Machine(image, emulator(), lambda _: None).run()
         image.ram.close()
         assert outcome.ending == ending
 
 
-def _image(path: Path) -> Image:
-    return build(plan(read_kernel(str(path)), BootOptions(timeout=3.0)))
+class TestLinuxOfVersion0:
+    """With no memory map Linux makes a hypercall before it clears EFLAGS, and prepares it by IRET: NT must be clear."""
+
+    def test_it_is_found(self, specimen: Callable[[str], Path]) -> None:
+        options = BootOptions(timeout=SLOW, abi="v0")
+        findings, _, _ = monitored(specimen("vmlinuz-cloud-6.1"), options, limit=60_000)
+        assert violations(findings) == [("eflags.system", "iretq")]
+
+    @pytest.mark.parametrize(("nested_task", "ending"), [(0, "deadline"), (NT, "triple-fault")])
+    def test_it_can_be_shown_by_hand(self, specimen: Callable[[str], Path], nested_task: int, ending: str) -> None:
+        flags = Variation(registers=(("rflags", nested_task),))
+        image = _image(specimen("vmlinuz-cloud-6.1"), BootOptions(timeout=3.0, abi="v0", variation=flags))
+        outcome = Machine(image, emulator(), lambda _: None).run()
+        image.ram.close()
+        assert outcome.ending == ending
+
+
+def _image(path: Path, options: BootOptions) -> Image:
+    return build(plan(read_kernel(str(path)), options))

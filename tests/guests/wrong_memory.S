@@ -69,11 +69,11 @@
         rep stosl
         jmp done
 
-# memory.amount: RAM at 500 MiB, without asking.
+# memory.amount: 512 MiB of RAM, without asking.
         kernel wrong_memory_amount
-        movl $MAGIC, 500 << 20
+        movl $MAGIC, (512 << 20) - 64
         culprit memory_amount
-        cmpl $MAGIC, 500 << 20
+        cmpl $MAGIC, (512 << 20) - 64
         jne give_up
         jmp done
         kernel right_memory_amount

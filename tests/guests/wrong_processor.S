@@ -98,8 +98,11 @@
         .code32
         kernel wrong_entry_r8_r15__upper
         long_mode
+        mov %rbx, %rax
+        shr $32, %rax
         culprit entry_r8_r15__upper
-        mov (%rbx), %eax
+        test %eax, %eax
+        jnz give_up64
         jmp done64
         .code32
         kernel right_entry_r8_r15
@@ -108,10 +111,13 @@
         test %r8, %r8
         jnz give_up64
         mov %ebx, %ebx
-        mov (%rbx), %eax
+        mov %rbx, %rax
+        shr $32, %rax
+        jnz give_up64
         jmp done64
 give_up64:
-        leave 1
+        cli
+        hlt
 done64: leave 0
         .code32
 
@@ -384,8 +390,10 @@ tss_pointer:
         cli
         jmp done
         kernel wrong_idt__fault
+        xor %ecx, %ecx
         culprit idt__fault
-        ud2
+        div %ecx
+        jmp done
         kernel right_idt
         own_gdt
         mov $scratch + 4096, %esp

@@ -11,6 +11,14 @@
         .set MEMMAP, 40
         .set ENTRIES, 48
 
+# End where there is no memory map.
+        .macro need_map
+        cmpl $0, VERSION(%ebx)
+        je done
+        cmpl $0, ENTRIES(%ebx)
+        je done
+        .endm
+
 # start_info.last-bytes: a field of a later version, without looking at the version.
         kernel wrong_start_info_last_bytes
         culprit start_info_last_bytes
@@ -52,14 +60,15 @@
 
 # memmap.empty: takes the first entry, whether there is one or not.
         kernel wrong_memmap_empty
+        cmpl $0, VERSION(%ebx)
+        je done
         mov MEMMAP(%ebx), %esi
         culprit memmap_empty
         cmpl $1, 16(%esi)
         jne give_up
         jmp done
         kernel right_memmap_empty
-        cmpl $0, ENTRIES(%ebx)
-        je done
+        need_map
         mov MEMMAP(%ebx), %esi
         mov 16(%esi), %eax
         cmp $1, %eax
@@ -67,6 +76,7 @@
 
 # memmap.count: looks for an entry of type 0 behind the last.
         kernel wrong_memmap_count
+        need_map
         mov MEMMAP(%ebx), %esi
 1:
         culprit memmap_count
@@ -77,6 +87,7 @@
         jb 1b
         jmp give_up
         kernel right_memmap_count
+        need_map
         mov MEMMAP(%ebx), %esi
         mov ENTRIES(%ebx), %ecx
         test %ecx, %ecx
@@ -88,6 +99,7 @@
 
 # memmap.order: gives up where an entry lies below the one before.
         kernel wrong_memmap_order
+        need_map
         mov MEMMAP(%ebx), %esi
         mov ENTRIES(%ebx), %ecx
         xor %eax, %eax
@@ -111,6 +123,7 @@
 # memmap.holes: takes all memory below the end of RAM (below 4 GiB) for RAM, and tries it a page in every 64 KiB, from
 # 64 MiB on.
         kernel wrong_memmap_holes
+        need_map
         mov MEMMAP(%ebx), %esi
         mov ENTRIES(%ebx), %ecx
         xor %edi, %edi
@@ -143,6 +156,7 @@
 
 # memmap.zero-size: divides by the size.
         kernel wrong_memmap_zero_size
+        need_map
         mov MEMMAP(%ebx), %esi
         mov ENTRIES(%ebx), %edi
         test %edi, %edi
@@ -162,6 +176,7 @@
 
 # memmap.types: gives up on a type that it does not know.
         kernel wrong_memmap_types
+        need_map
         mov MEMMAP(%ebx), %esi
         mov ENTRIES(%ebx), %ecx
         test %ecx, %ecx
@@ -217,7 +232,7 @@
         mov CMDLINE(%ebx), %esi
         test %esi, %esi
         jz done
-        mov $64, %ecx
+        mov $8100, %ecx
 1:
         culprit cmdline_long__behind
         cmpb $'?', (%esi)

@@ -75,15 +75,14 @@ class Cpu:
         return pieces
 
     def physical(self, linear: int) -> int | None:
-        """Return the guest-physical address of a linear one that leads to RAM, else None."""
+        """Return the guest-physical address of a linear one, None where it leads nowhere."""
         if not self.paging:
-            gpa = linear & 0xFFFFFFFF
-            return gpa if self._ram.block(gpa, 1) else None
+            return linear & 0xFFFFFFFF
         page = linear >> 12
         frame = self._tlb.get(page)
         if frame is None:
             frame = self._memory.translate(linear & -4096)
-            if frame is None or not self._ram.block(frame, 1):
+            if frame is None:
                 return None
             self._tlb[page] = frame
         return frame | linear & 0xFFF

@@ -101,6 +101,6 @@ class _MonitoredVcpu(EmulatorVcpu):
 
     def deliver(self, event: Event, length: int = 0) -> None:
         """Enter the guest's handler for an event."""
-        if event.source == HARDWARE and self._vm.watch:
-            self._vm.watch.exception(event.vector)
+        if self._vm.watch:
+            self._vm.watch.event(event.vector, raised=event.source == HARDWARE)
         super().deliver(event, length)

@@ -20,7 +20,8 @@ class Origin:
 _LOW = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 UPPER = "entry.r8-r15"
 
-_GPRS = tuple(Origin(f"entry.{name}", name.upper()) for name in _LOW)
+# Of EBX only the upper half of RBX is undefined.
+_GPRS = tuple(Origin(UPPER if name == "ebx" else f"entry.{name}", name.upper()) for name in _LOW)
 _HIGH = tuple(Origin(UPPER, f"R{index}") for index in range(8, 16))
 
 ORIGINS = (

@@ -6,6 +6,7 @@ from pvh.conformance.finding import Finding, Instruction
 from pvh.conformance.monitor.cpu import Cpu
 from pvh.conformance.monitor.decode import Decoder, Op
 from pvh.conformance.monitor.guard import Guard
+from pvh.conformance.monitor.origins import NT
 from pvh.conformance.monitor.rules import rule
 from pvh.conformance.monitor.shadow import ShadowMemory
 from pvh.conformance.monitor.tracker import Tracker
@@ -63,9 +64,12 @@ class Watch:
             raise self._failure
         return tuple(self._findings)
 
-    def exception(self, vector: int) -> None:
-        """The processor raises an exception, which needs an IDT, and sets CR2."""
+    def event(self, vector: int, *, raised: bool) -> None:
+        """The guest's handler is entered, which clears NT; for an exception that is raised, CR2 has a value then."""
         self._cpu.stale = True
+        self._tracker.system &= ~NT
+        if not raised:
+            return
         self._tracker.done.add("cr2")
         if not self._over and self._last and "idt" not in self._tracker.done and self._blamed is not self._last:
             self._tracker.violate(self._last, "idt", f"exception {vector} is raised here, before LIDT")
