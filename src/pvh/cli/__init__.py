@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "does a kernel rely on more than the ABI promises?",
     "export": "what boots the same thing in another VMM?",
     "cache": "guests that run --exec keeps booted",
+    "probe": "what does another VMM hand to a kernel?",
     "doctor": "which engines are usable here, and why not?",
     "completion": "commands and options for bash, zsh, fish",
 }
