@@ -173,9 +173,10 @@ class _Run:
         return self._read(self._log) + said, said.decode(errors="replace")
 
     def _wait(self, process: Any) -> None:
+        done = re.compile(rb" end\. %08x [0-9a-f]{8} [0-9a-f]{8}\n" % (self._vmm.last - 1))
         while process.poll() is None:
             log = self._read(self._log) + (b"" if self._vmm.ask else self._read(self._out))
-            if b" end. %08x" % (self._vmm.last - 1) in log:
+            if done.search(log):
                 self.ending = "it is done"
                 return
             if time.monotonic() > self._deadline:
