@@ -16,7 +16,7 @@ from pvh.board import Board
 from pvh.build.builder import changed_files
 from pvh.clock import InstructionClock
 from pvh.devices.lapic import LocalApic
-from pvh.engines.exits import Broken, Exit, Halt, Shutdown, Sink
+from pvh.engines.exits import Break, Broken, Exit, Halt, Shutdown, Sink
 from pvh.errors import PvhError
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.kept import apply, capture
@@ -46,7 +46,7 @@ _LOOK_NS = 200_000_000
 _LONGEST_TURN = 1 << 20  # blocks, some 20 ms: how long what is typed waits where no thread may end a turn
 _TIMERS = ("domain", "lapic")  # the guest's; what is typed, and what we are asked, come from outside
 _NOTHING_WAKES = "every vCPU is halted, and no timer or event is left to wake one"
-_STANDING = frozenset({Halt, Shutdown, Broken})  # exits after which the processor does not go on by itself
+_STANDING = frozenset({Halt, Shutdown, Broken, Break})  # exits after which the processor does not go on by itself
 _SIGPIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
 
 
@@ -85,6 +85,7 @@ class Machine:
         self.begun = threading.Event()
         self._command: Iterator[int] = iter(b"")
         self._at_rest: Callable[[], None] | None = None
+        self._on_break: Callable[[int], None] | None = None
         self._due: dict[tuple[str, int], int] = {}
         self._behind = 0  # ns by which the guest's clocks lag the host's: it was not there meanwhile
         self._started = time.monotonic_ns()
@@ -139,6 +140,20 @@ class Machine:
     def unpause(self) -> None:
         """Go on after pause()."""
         self._processors.unpause()
+
+    def debug(self, on_break: Callable[[int], None]) -> None:
+        """Have on_break told of the vCPU that meets a breakpoint (Vm.break_at); all stop then, as after rest()."""
+        self._on_break = on_break
+
+    def doing(self, vcpu: int) -> str:
+        """Say in few words what a vCPU does. No vCPU runs."""
+        domain = self._board.domain
+        stage = domain.processors[vcpu].stage if domain else "up"
+        return "sleeps" if stage == "up" and self._processors.is_halted(vcpu) else stage
+
+    def event_channels(self) -> list[str]:
+        """Return a line for each event channel of the guest. No vCPU runs."""
+        return self._board.domain.events.describe() if self._board.domain else []
 
     def capture(self) -> dict[str, Any]:
         """Return what is kept of the guest, its memory apart: see kept.py. No vCPU runs. Raises EngineError."""
@@ -462,6 +477,9 @@ class Machine:
             self.end("engine", f"vCPU {vcpu.index}: {event.detail}", vcpu=vcpu.index)
         elif isinstance(event, Halt):
             self._halt(vcpu, event)
+        elif self._on_break:
+            self._processors.rest()
+            self._on_break(vcpu.index)
 
     def _halt(self, vcpu: Vcpu, event: Halt) -> None:
         """Have a processor sleep until it gets an interrupt. With interrupts off, on Xen, it is down."""

@@ -196,6 +196,10 @@ class Processors:
         if turn.ready:
             turn.vcpu.step(turn.sink)
 
+    def is_halted(self, vcpu: int) -> bool:
+        """Whether a vCPU sleeps, for all we know."""
+        return self._turns[vcpu].halted
+
     def online(self, vcpu: int, state: CpuState | None) -> None:
         """Have a vCPU run, from a state, or from where it stopped."""
         turn = self._turns[vcpu]

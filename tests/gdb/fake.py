@@ -100,14 +100,14 @@ class Served:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(self.path)
         self._socket.listen(1)
-        self.killed: list[bool] = []
+        self.farewells: list[str] = []
         self.thread = threading.Thread(target=self._serve, args=(target,), daemon=True)
         self.thread.start()
 
     def _serve(self, target: FakeTarget) -> None:
         stream, _ = self._socket.accept()
         with stream:
-            self.killed.append(Session(stream, target, Stop()).serve())
+            self.farewells.append(Session(stream, target, Stop()).serve())
 
     def close(self) -> None:
         self.thread.join(10)

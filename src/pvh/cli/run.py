@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pvh.cli.timeline import TimelineFile
     from pvh.engines.engine import Engine
     from pvh.engines.exits import Exit
+    from pvh.gdb.server import Server
     from pvh.hints import Any
     from pvh.kernel.record import Kernel
     from pvh.machine import Machine, Watch
@@ -78,6 +79,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
     run.add_argument("--timeline", metavar="FILE",
                      help="write what happened when: .html for a browser, .json for Perfetto")  # fmt: skip
+    run.add_argument("--gdb", metavar="PLACE", help="let gdb in at [HOST:]PORT, or unix:PATH")
+    run.add_argument("--wait", action="store_true", help="do not run the guest before gdb came")
     run.add_argument("--core", metavar="FILE", help="write guest memory and registers as an ELF core at the end")
     run.add_argument("--no-patch", dest="patch", action="store_false",
                      help="never replace VMCALL in the guest's code (KVM without KVM_CAP_XEN_HVM)")  # fmt: skip
@@ -117,13 +120,29 @@ def _run(argv: list[str]) -> int:
 
         timeline = TimelineFile(parsed.timeline, parsed.kernel, boot.choose().clock.now)
         boot.console, boot.watch = timeline.hearing(boot.console), _both(timeline.timeline.watch, boot.watch)
-    machine, outcome = session.run(boot, make)
+    debuggers = _debuggers(parsed, boot)
+    machine, outcome = session.run(boot, make, debuggers)
+    if debuggers:
+        debuggers.close()
     if timeline:
         timeline.write(outcome)
     if outcome.failed and not machine.image.plan.ranges:  # it was resumed, without a look at the kernel
         machine.image = replace(machine.image, plan=boot.plan)
     status = _report(outcome, options, machine, is_command=parsed.command is not None)
     return session.status(outcome, status)
+
+
+def _debuggers(parsed: Any, boot: Boot) -> Server | None:
+    """Listen for debuggers, if any may come."""
+    if parsed.gdb is None:
+        if parsed.wait:
+            raise UsageError("--wait is for gdb, and there is no --gdb")
+        return None
+    from pvh.gdb.server import Server  # only when asked for
+
+    server = Server(parsed.gdb, wait=parsed.wait, say=_say)
+    boot.watch = _both(server.history.watch, boot.watch)
+    return server
 
 
 def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Callable[[], Machine]]:

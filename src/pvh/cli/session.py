@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pvh.cli.boot import Boot
     from pvh.clock import Clock
     from pvh.devices.typed import Typed
+    from pvh.gdb.server import Server
     from pvh.machine import Machine
     from pvh.outcome import Outcome
 
@@ -48,7 +49,7 @@ class Session:
         self._machine: Machine | None = None
         self._why = ""  # the run is to end before the guest ends it
 
-    def run(self, boot: Boot, make: Callable[[], Machine]) -> tuple[Machine, Outcome]:
+    def run(self, boot: Boot, make: Callable[[], Machine], debuggers: Server | None = None) -> tuple[Machine, Outcome]:
         """Return the last machine that make() made of a boot, and how it ended. All together have its timeout."""
         deadline = None if boot.timeout is None else time.monotonic() + boot.timeout
         self._take_signals()
@@ -58,7 +59,11 @@ class Session:
                 self._machine = machine = make()
                 if self._why:  # a signal came before there was a machine to end
                     machine.end("interrupted", self._why)
-                outcome = machine.run()
+                attendant = debuggers.attend(machine) if debuggers else None
+                outcome = machine.run(close=attendant is None)
+                if attendant:
+                    attendant.finish(outcome)
+                    machine.vm.close()
                 if outcome.ending != "reboot" or not self._restart or self._why:
                     signal.alarm(0)
                     return machine, outcome

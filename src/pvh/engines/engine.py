@@ -82,6 +82,10 @@ class Vcpu(Protocol):
         """Return the registers. During an exit, RIP is on the instruction that caused it or just behind it."""
         ...
 
+    def assign(self, gprs: tuple[int, ...], rip: int, rflags: int) -> None:
+        """Change the general registers (CpuState's order), RIP and RFLAGS, and nothing else. Between runs."""
+        ...
+
     def run(self, sink: Sink, blocks: int | None = None) -> None:
         """Execute until kick() was called or the vCPU shut down, giving every exit to the sink.
 
@@ -184,6 +188,13 @@ class Vm(Protocol):
 
     def map(self, block: Block) -> bool:
         """Show the guest another block of RAM where there was none, between two exits; False when that cannot be."""
+        ...
+
+    def break_at(self, addresses: frozenset[int]) -> bool:
+        """Have vCPUs stop, with a Break exit, where they are to execute these linear addresses, and no others.
+
+        False, and nothing changed, where they are too many. While no vCPU runs. Raises EngineError if it cannot be.
+        """
         ...
 
     def written(self, gpa: int, size: int) -> None:

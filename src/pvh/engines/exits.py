@@ -94,5 +94,12 @@ class Broken:
     detail: str
 
 
-Exit = PortIn | PortOut | MmioRead | MmioWrite | Hypercall | MsrRead | MsrWrite | Halt | Shutdown | Broken
+@dataclass(slots=True)
+class Break:
+    """A debugger's breakpoint: the vCPU is about to execute the instruction at a linear address."""
+
+    address: int
+
+
+Exit = PortIn | PortOut | MmioRead | MmioWrite | Hypercall | MsrRead | MsrWrite | Halt | Shutdown | Broken | Break
 Sink = Callable[[Exit], int | None]

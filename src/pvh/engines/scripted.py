@@ -74,6 +74,10 @@ class ScriptedVcpu:
         """Refuse. Raises EngineError."""
         raise EngineError("a script has no single steps")
 
+    def assign(self, gprs: tuple[int, ...], rip: int, rflags: int) -> None:
+        """Change the general registers, RIP and RFLAGS."""
+        self._state = replace(self._state, gprs=gprs, rip=rip, rflags=rflags)
+
     def park(self) -> None:
         """Wait for nothing: scripts do not start processors."""
 
@@ -179,6 +183,10 @@ class ScriptedVm:
     def written(self, gpa: int, size: int) -> None:
         """Record it."""
         self.changed.append((gpa, size))
+
+    def break_at(self, addresses: frozenset[int]) -> bool:  # noqa: ARG002 - nothing is executed
+        """Refuse."""
+        return False
 
     def capture(self) -> None:
         """Refuse: what a script has left cannot be kept. Raises EngineError."""

@@ -13,23 +13,28 @@ from collections.abc import Callable
 from pvh.gdb.packets import INTERRUPT, MOST, Reader, framed
 from pvh.gdb.registers import Layout, layout_for
 from pvh.gdb.target import Stop, Target
+from pvh.hints import Literal
 
 _POLL = 0.05  # seconds between two looks at a machine that runs
 _BAD, _FAULT, _ENDED = b"E01", b"E0e", b"E03"
+_HIGH = 0xFFFFFFFF << 32
 _KINDS = (b"0", b"1")  # breakpoints: software, hardware; to the guest they are the same here
 _SUPPORTED = b"PacketSize=%x;QStartNoAckMode+;qXfer:features:read+;swbreak+;hwbreak+;vContSupported+" % MOST
 
 
-class Gone(Exception):
-    """The debugger went away, or said good-bye. killed: it wants the run to end."""
+Farewell = Literal["gone", "detached", "killed"]
 
-    def __init__(self, *, killed: bool = False) -> None:
+
+class Gone(Exception):
+    """The debugger goes: without a word, with leave for the guest to run on, or it wants the run to end."""
+
+    def __init__(self, how: Farewell = "gone") -> None:
         super().__init__()
-        self.killed = killed
+        self.how: Farewell = how
 
 
 class Session:
-    """A debugger at the other end of a stream. The machine is stopped at its begin, and by its end runs again."""
+    """A debugger at the other end of a stream. The machine is stopped at its begin, and at its end."""
 
     def __init__(self, stream: socket.socket, target: Target, stop: Stop) -> None:
         """Begin with a stopped machine and why it stopped."""
@@ -65,8 +70,8 @@ class Session:
             b"k": lambda _: self._kill(),
         }
 
-    def serve(self) -> bool:
-        """Carry packets out until the debugger leaves or the run ends; return whether it wants the run to end."""
+    def serve(self) -> Farewell:
+        """Carry packets out until the debugger leaves or the run ends; return what it left with."""
         try:
             while True:
                 data = self._stream.recv(MOST)
@@ -77,12 +82,12 @@ class Session:
                     if packet is not None and packet != INTERRUPT:
                         self._carry_out(packet)
         except Gone as gone:
-            return gone.killed
+            return gone.how
         except OSError:  # the connection broke
             pass
         finally:
             self._target.break_at(frozenset())
-        return False
+        return "gone"
 
     def _carry_out(self, packet: bytes) -> None:
         handler = self._commands.get(packet[:1])
@@ -104,11 +109,20 @@ class Session:
         now = layout_for(state)
         if self._layout is None:
             self._layout = now
-        elif now is not self._layout and not self._told:
+        return self._layout
+
+    def _tell_of_width(self) -> None:
+        """Say once that the code is of another width than the debugger was told."""
+        now = layout_for(self._target.state(self._vcpu))
+        if self._layout not in (None, now) and not self._told:
             self._told = True
             text = f"pvh: vCPU {self._vcpu} runs {now.bits}-bit code now; `disconnect` and connect again to see it so\n"
             self._send(framed(b"O" + text.encode().hex().encode()))
-        return self._layout
+
+    def _whole(self, address: int) -> int:
+        """Return what an address is that a debugger of 32 bits may have cut: kernels live in the uppermost 2 GiB."""
+        cut = self._layout is not None and self._layout.bits == 32 and address >= 1 << 31
+        return address | _HIGH if cut and self._target.state(self._vcpu).bits == 64 else address
 
     def _set_registers(self, rest: bytes) -> bytes:
         self._target.set_state(self._vcpu, self._registers().unpack(self._target.state(self._vcpu), rest))
@@ -133,7 +147,7 @@ class Session:
 
     def _read(self, rest: bytes) -> bytes:
         address, size = _numbers(rest)
-        data = self._target.read(self._vcpu, address, min(size, MOST // 2))
+        data = self._target.read(self._vcpu, self._whole(address), min(size, MOST // 2))
         return data.hex().encode() if data or not size else _FAULT
 
     def _write(self, rest: bytes) -> bytes:
@@ -148,7 +162,7 @@ class Session:
         address, size = _numbers(place)
         if size != len(data):
             return _BAD
-        return b"OK" if not size or self._target.write(self._vcpu, address, data) else _FAULT
+        return b"OK" if not size or self._target.write(self._vcpu, self._whole(address), data) else _FAULT
 
     def _break(self, rest: bytes, *, insert: bool) -> bytes:
         kind, address, *_ = rest.split(b";")[0].split(b",")
@@ -157,11 +171,17 @@ class Session:
         place = kind, int(address, 16)
         before = set(self._breakpoints)
         (self._breakpoints.add if insert else self._breakpoints.discard)(place)
-        if self._target.break_at(frozenset(at for _, at in self._breakpoints)):
+        if self._target.break_at(self._places()):
             return b"OK"
         self._breakpoints = before
-        self._target.break_at(frozenset(at for _, at in before))
+        self._target.break_at(self._places())
         return _BAD
+
+    def _places(self) -> frozenset[int]:
+        """Return where to stop: also in the uppermost 2 GiB, for a debugger that sees 32 bits (see _whole)."""
+        low = {at for _, at in self._breakpoints}
+        high = {at | _HIGH for at in low if at >= 1 << 31} if self._layout and self._layout.bits == 32 else set[int]()
+        return frozenset(low | high)
 
     # Running.
 
@@ -183,6 +203,8 @@ class Session:
             stop = self._target.wait(_POLL)
             if stop:
                 self._stop, self._vcpu = stop, stop.vcpu
+                if not stop.ended:
+                    self._tell_of_width()
                 return self._stopped()
             if select.select((self._stream,), (), (), 0)[0]:
                 came = self._stream.recv(MOST)
@@ -199,6 +221,7 @@ class Session:
             raise Gone
         why = b""
         if self._stop.signal == 5:
+            # Of a place that GDB knows by its lower half only, the reason is not told: GDB would pass it over.
             here = self._target.state(self._stop.vcpu).linear_rip
             kinds = {kind for kind, at in self._breakpoints if at == here}
             why = b"hwbreak:;" if b"1" in kinds else b"swbreak:;" if kinds else b""
@@ -209,7 +232,7 @@ class Session:
             return b"vCont;c;C;s;S"
         if rest.startswith(b"Kill"):
             self._send(framed(b"OK"))
-            raise Gone(killed=True)
+            raise Gone("killed")
         if not rest.startswith(b"Cont;"):
             return b""
         for action in rest[5:].split(b";"):
@@ -221,10 +244,10 @@ class Session:
 
     def _detach(self, _: bytes) -> None:
         self._send(framed(b"OK"))
-        raise Gone
+        raise Gone("detached")
 
     def _kill(self) -> None:
-        raise Gone(killed=True)
+        raise Gone("killed")
 
     # Threads and questions.
 

@@ -54,6 +54,16 @@ class Events:
         self._told: dict[Device, Callable[[], None]] = {}
         self._valid = PORTS_ADDED
 
+    def describe(self) -> list[str]:
+        """Return a line for each port: its number, what it is, whom it interrupts, and its bits."""
+        lines: list[str] = []
+        for port, channel in sorted(self.channels.items()):
+            what = {"virq": f"VIRQ {channel.virq}", "host": f"to {channel.device}", "interdomain": f"to {channel.peer}"}
+            pending = ", pending" if atomics.test_bit(self._shared.pending, port) else ""
+            masked = ", masked" if atomics.test_bit(self._shared.mask, port) else ""
+            lines.append(f"{port:5} {what.get(channel.kind, channel.kind)}, vCPU {channel.vcpu}{pending}{masked}")
+        return lines
+
     def allocate(self, channel: Channel) -> int | None:
         """Give a channel the lowest free port (port 0 is reserved); None when there is none left."""
         limit = min(self._shared.layout.ports, MOST_PORTS)

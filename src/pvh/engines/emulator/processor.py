@@ -11,6 +11,7 @@ from pvh.abi import x86
 from pvh.build.ram import Block, GuestRam
 from pvh.engines.emulator import calibrate, native
 from pvh.engines.emulator import libunicorn as uc
+from pvh.engines.emulator.breakpoints import Breakpoints
 from pvh.engines.emulator.code import CodeMap
 from pvh.engines.emulator.msr import allow_native
 from pvh.engines.emulator.native import RUN, STOP
@@ -83,9 +84,10 @@ class Processor:
         self.stopper = Stopper(self.handle)
         self._add_hooks(self.stopper.control)
         self._code = CodeMap(self.handle, ram.blocks, self.stopper.control)
+        self.breakpoints = Breakpoints(self.handle)
         self.number = 0
         self.executing = False
-        self._stale_code = False
+        self._stale_code = self._single = False
         self._occupant: Occupant | None = None
 
     def close(self) -> None:
@@ -178,11 +180,14 @@ class Processor:
         self.stopper.forget_trail()
         self.number = 0
 
-    def run(self, rip: int, count: int) -> int:
-        """Execute until something stops it; return the library's status."""
+    def run(self, rip: int, count: int, *, single: bool = False) -> int:
+        """Execute until something stops it, or a single instruction; return the library's status."""
+        if single != self._single:
+            self._single = single
+            self.handle.flush_code()  # instructions are counted by what they were translated to
         self.executing = True
         try:
-            return self.handle.start(rip, count)
+            return self.handle.start(rip, 1 if single else count)
         finally:
             self.executing = False
 

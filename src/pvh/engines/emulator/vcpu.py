@@ -12,7 +12,7 @@ from pvh.engines.emulator.native import RUN, WINDOW
 from pvh.engines.emulator.paging import LinearMemory
 from pvh.engines.emulator.registers import RAX, RCX, Registers
 from pvh.engines.emulator.vmcb import MSR_WRITE
-from pvh.engines.exits import Broken, Exit, MmioRead, MmioWrite, PortIn, PortOut, Shutdown, Sink
+from pvh.engines.exits import Break, Broken, Exit, MmioRead, MmioWrite, PortIn, PortOut, Shutdown, Sink
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.kept import keep, put_back
 
@@ -122,6 +122,15 @@ class EmulatorVcpu:
             self.registers.save()
             return self.registers.state(self.registers.rip, self.msrs.mtrr_def_type)
         return self.registers.state(self.rip, self.msrs.mtrr_def_type)
+
+    def assign(self, gprs: tuple[int, ...], rip: int, rflags: int) -> None:
+        """Change the general registers, RIP and RFLAGS, and nothing else. Between runs."""
+        for index, value in enumerate(gprs):
+            self.registers.set_gpr(index, value)
+        self.registers.flags = rflags
+        self.rip = rip
+        if self.processor.is_occupied_by(self):
+            self.registers.commit()
 
     def _is_executing(self) -> bool:
         return self.processor.executing and self.processor.is_occupied_by(self)
@@ -245,7 +254,7 @@ class EmulatorVcpu:
         if self._kicked or processor.code_is_stale:
             processor.request_stop()
         before = processor.stopper.executed
-        status = processor.run(self.rip, 1 if single else count)
+        status = processor.run(self.rip, count, single=single)
         self.registers.save()
         self.rip = self.registers.rip
         number, processor.number = processor.number, 0
@@ -261,6 +270,9 @@ class EmulatorVcpu:
             self.deliver(fault(x86.UD))
         elif status != uc.ERR_OK:
             raise Unsupported(f"the emulator gave up: {processor.handle.error_text(status)}")
+        elif processor.breakpoints.hit is not None and self._sink is not None:
+            self._sink(Break(processor.breakpoints.hit))
+        processor.breakpoints.hit = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

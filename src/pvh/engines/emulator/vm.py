@@ -60,6 +60,12 @@ class EmulatorVm:
         """Have code forgotten that the host may have changed."""
         self.processor.code_changed()
 
+    def break_at(self, addresses: frozenset[int]) -> bool:
+        """Have vCPUs stop, with a Break exit, where they are to execute these linear addresses, and no others."""
+        if self.processor.breakpoints.set(addresses):
+            self.processor.code_changed()
+        return True
+
     def capture(self) -> dict[str, Any]:
         """Return what is kept of the processors."""
         return {"at": self.counter(), "vcpus": [vcpu.capture() for vcpu in self._vcpus]}

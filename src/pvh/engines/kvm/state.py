@@ -74,7 +74,12 @@ def _unpack_segment(sregs: Buffer, index: int) -> SegmentRegister:
 
 def pack_regs(state: CpuState) -> bytes:
     """Return struct kvm_regs."""
-    return REGS.pack(*(state.gprs[i] for i in _KVM_TO_ENCODING), state.rip, state.rflags)
+    return pack_general(state.gprs, state.rip, state.rflags)
+
+
+def pack_general(gprs: tuple[int, ...], rip: int, rflags: int) -> bytes:
+    """Return struct kvm_regs of general registers in CpuState's order."""
+    return REGS.pack(*(gprs[i] for i in _KVM_TO_ENCODING), rip, rflags)
 
 
 def pack_sregs(state: CpuState, apic_base: int) -> bytes:

@@ -9,12 +9,13 @@ from _thread import get_ident, get_native_id
 from collections.abc import Callable
 from fcntl import ioctl
 from functools import partial
-from threading import Lock
+from threading import Lock, Timer
 
 from pvh.abi.x86 import MSR_TSC
 from pvh.build.cpu_state import CpuState
 from pvh.build.ram import GuestRam
 from pvh.engines.exits import (
+    Break,
     Broken,
     Halt,
     Hypercall,
@@ -40,8 +41,10 @@ from pvh.record import dataclass
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Awaits
+    from pvh.engines.kvm.debug import GuestDebug
 
 _MASK64 = (1 << 64) - 1
+_STEP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class KvmVcpu:
         self._gate = Lock()  # held, it keeps that thread from entering
         self._parking = Parking(self._fd, waits=index > 0)
         self._callback: tuple[int, Callable[[], bool]] | None = None
+        self._debug: GuestDebug | None = None
+        self._single = False
         self._let_in = 0  # the Python thread whose signal mask was seen to
         self._exits: dict[int, Callable[[Sink], bool]] = {
             kvm.EXIT_IO: self._io,
@@ -89,6 +94,7 @@ class KvmVcpu:
             kvm.EXIT_X86_WRMSR: self._wrmsr,
             kvm.EXIT_XEN: self._xen,
             kvm.EXIT_HLT: self._halt,
+            kvm.EXIT_DEBUG: self._stopped,
             kvm.EXIT_IRQ_WINDOW_OPEN: self._call_back,
             kvm.EXIT_SHUTDOWN: self._shutdown,
             kvm.EXIT_INTERNAL_ERROR: self._internal_error,
@@ -131,9 +137,34 @@ class KvmVcpu:
         self._callback = None
         self._parking.forget()
 
-    def step(self, sink: Sink) -> None:  # noqa: ARG002 - nothing is executed
-        """Refuse. Raises EngineError."""
-        raise EngineError("the KVM engine has no single steps", hint="use --engine emulator")
+    def step(self, sink: Sink) -> None:
+        """Execute one instruction; a HLT that nothing ends is left after half a second. Raises EngineError."""
+        debug = self.debugged()
+        debug.step(single=True)
+        self._single, self._kicked = True, False  # it was a kick that stopped it
+        self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
+        limit = Timer(_STEP_SECONDS, self.kick)
+        limit.start()
+        try:
+            self.run(sink)
+        finally:
+            limit.cancel()
+            self._single = self._kicked = False
+            self._run[kvm.RUN_IMMEDIATE_EXIT] = 0
+            debug.step(single=False)
+
+    def debugged(self) -> GuestDebug:
+        """Return what the vCPU is watched for."""
+        if self._debug is None:
+            from pvh.engines.kvm.debug import GuestDebug  # only where somebody debugs
+
+            self._debug = GuestDebug(self._fd)
+        return self._debug
+
+    def assign(self, gprs: tuple[int, ...], rip: int, rflags: int) -> None:
+        """Change the general registers, RIP and RFLAGS, and nothing else. Between runs."""
+        kvm.must("the general registers", self._fd, kvm.SET_REGS, registers.pack_general(gprs, rip, rflags))
+        self._run[kvm.RUN_DIRTY_REGS] = 0
 
     def park(self) -> None:
         """Have run() execute nothing until resume(), load(), or an INIT and a SIPI."""
@@ -369,6 +400,13 @@ class KvmVcpu:
     def _halt(self, sink: Sink) -> bool:
         """HLT, which reaches user space only where KVM has no local APIC of its own."""
         sink(Halt(wakes=bool(self._run[kvm.RUN_IF_FLAG])))
+        return True
+
+    def _stopped(self, sink: Sink) -> bool:
+        """KVM_EXIT_DEBUG: a single step is done, or a breakpoint met."""
+        self.kick()
+        if not self._single:
+            sink(Break(kvm.U64.unpack_from(self._run, kvm.RUN_DEBUG_PC)[0]))
         return True
 
     def _shutdown(self, sink: Sink) -> bool:

@@ -143,6 +143,16 @@ class KvmVm:
         if self._trap == hypercall_page.OUT:
             self._sites.note(self._ram, gpa, size)
 
+    def break_at(self, addresses: frozenset[int]) -> bool:
+        """Have vCPUs stop, with a Break exit, where they are to execute these linear addresses; False: too many."""
+        from pvh.engines.kvm.debug import MOST  # only where somebody debugs
+
+        if len(addresses) > MOST:
+            return False
+        for vcpu in self._vcpus:
+            vcpu.debugged().break_at(tuple(addresses))
+        return True
+
     def capture(self) -> None:
         """Refuse. Raises EngineError."""
         raise EngineError("snapshots are not there on KVM yet", hint="use --engine emulator")
