@@ -125,8 +125,8 @@
         vmcall
         culprit vcpus
         cmp $-2, %eax
-        jne give_up
-        jmp done
+        je done
+        ud2
         kernel right_vcpus
         mov $24, %eax
         mov $3, %ebx

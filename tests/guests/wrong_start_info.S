@@ -52,8 +52,7 @@
         mov (%esi), %eax
         jmp done
         kernel right_memmap_v0_absent
-        cmpl $0, VERSION(%ebx)
-        je done
+        need_map
         mov MEMMAP(%ebx), %esi
         mov (%esi), %eax
         jmp done
