@@ -45,7 +45,7 @@ ROOMS = (
     {"kernel"},
     {"abi"},
     {"demo"},
-    {"errors", "native", "initramfs", "clock"},
+    {"errors", "host", "native", "initramfs", "clock"},
     {"kept"},
     {"record"},
     {"hints"},

@@ -109,6 +109,11 @@ def _software(engine: str) -> Iterator[str]:
             yield f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
 
 
+def supported() -> bool:
+    """Return whether this host has what an entry is believed for: owners, folders by descriptor, a name of its boot."""
+    return hasattr(os, "geteuid") and os.open in os.supports_dir_fd and os.path.exists(_BOOT_ID)
+
+
 class Cache:
     """The entries in one folder, which is made when something is kept.
 

@@ -23,6 +23,7 @@ from pvh.build.mappings import MOST_RANGES, Mapping, mappings
 from pvh.build.populated import populated
 from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import FLAGS, pwrite
 
 if TYPE_CHECKING:
     from pvh.build.ram import Block, GuestRam
@@ -50,7 +51,7 @@ def write_core(path: str, ram: GuestRam, outcome: Outcome) -> tuple[str, ...]:
     note = _prstatus(outcome.cpu, outcome.vcpu or 0) if outcome.cpu else b""
     head, places = _head(ram, found, note)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600)
         try:
             _store(fd, head, 0)
             os.ftruncate(fd, places[-1])
@@ -113,5 +114,5 @@ def _store(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of data."""
     rest = memoryview(data)
     while rest:
-        count = os.pwrite(fd, rest, offset)
+        count = pwrite(fd, rest, offset)
         rest, offset = rest[count:], offset + count

@@ -13,8 +13,11 @@ _pages: list[mmap.mmap] = []
 
 
 def place(code: bytes) -> int | None:
-    """Put x86-64 code where it can be executed and return its address; None where the host or its policy forbids it."""
-    if os.uname().machine != "x86_64":
+    """Put x86-64 code where it can be executed and return its address; None where the host or its policy forbids it.
+
+    The code is called as the System V ABI has it, which Windows has not.
+    """
+    if not hasattr(os, "uname") or os.uname().machine not in ("x86_64", "amd64"):
         return None
     try:
         page = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -23,6 +26,11 @@ def place(code: bytes) -> int | None:
     page.write(code)
     _pages.append(page)
     return ctypes.addressof(ctypes.c_char.from_buffer(page))
+
+
+def available() -> bool:
+    """Return whether machine code can be placed here."""
+    return rdtsc() is not None
 
 
 @cache

@@ -11,6 +11,7 @@ from pvh.abi.hypercall import NAMES
 from pvh.engines.exits import Hypercall
 from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import FLAGS
 
 if TYPE_CHECKING:
     from pvh.engines.exits import Exit
@@ -22,7 +23,7 @@ class Trace:
     def __init__(self, path: str, now: Callable[[], int]) -> None:
         """Create the file; now gives nanoseconds. Raises UsageError when it cannot be created."""
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o644)
         except OSError as error:
             raise UsageError(f"cannot write the trace: {(error.strerror or '').lower()}", path=path) from None
         self._now = now
@@ -45,4 +46,4 @@ class Trace:
             os.write(self._fd, data)
         except OSError:
             os.close(self._fd)
-            self._fd = os.open(os.devnull, os.O_WRONLY)
+            self._fd = os.open(os.devnull, os.O_WRONLY | FLAGS)

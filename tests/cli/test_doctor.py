@@ -13,6 +13,7 @@ import pytest
 
 from pvh.cli import doctor
 from pvh.cli.doctor import examine, render
+from pvh.engines.kvm import device, hypercall_page, probe
 from pvh.engines.kvm.probe import Check, Probe
 from pvh.errors import EngineError, NoEngine
 
@@ -27,10 +28,10 @@ def giving(value: T) -> Callable[[object], T]:
 @pytest.fixture
 def good(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for a KVM that passes."""
-    monkeypatch.setattr(doctor, "open_device", giving(os.open("/dev/null", os.O_RDWR)))
-    monkeypatch.setattr(doctor, "intercepted", giving(True))  # noqa: FBT003 - the answer
+    monkeypatch.setattr(device, "open_device", giving(os.open("/dev/null", os.O_RDWR)))
+    monkeypatch.setattr(hypercall_page, "intercepted", giving(True))  # noqa: FBT003 - the answer
     checks = (Check("iret32", "IRET in 32-bit", passed=True),)
-    monkeypatch.setattr(doctor, "run_probe", giving(Probe(checks, 2_500_000, 3_000_000)))
+    monkeypatch.setattr(probe, "run_probe", giving(Probe(checks, 2_500_000, 3_000_000)))
 
 
 def test_a_missing_device_has_a_reason_and_a_remedy(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_each_failing_check_is_listed_with_what_happened(monkeypatch: pytest.Mon
         Check("iret32", "IRET in 32-bit", passed=True),
         Check("int3", "INT3 and back", passed=False, detail="a triple fault"),
     )
-    monkeypatch.setattr(doctor, "run_probe", giving(Probe(checks, 1, 1)))
+    monkeypatch.setattr(probe, "run_probe", giving(Probe(checks, 1, 1)))
     report = examine()
     assert (report.engines[0].usable, report.engines[0].trusted, report.auto) == (True, False, "emulator")
     text = render(report)
@@ -75,7 +76,7 @@ def test_a_kvm_that_makes_no_guests_is_not_usable(monkeypatch: pytest.MonkeyPatc
     def fail(_: int) -> Probe:
         raise EngineError("KVM refused a virtual machine: out of memory", hint="free some")
 
-    monkeypatch.setattr(doctor, "run_probe", fail)
+    monkeypatch.setattr(probe, "run_probe", fail)
     kvm = examine().engines[0]
     assert (kvm.usable, kvm.reason, kvm.hint) == (False, "KVM refused a virtual machine: out of memory", "free some")
 
@@ -84,7 +85,7 @@ def test_no_engine_at_all_is_status_21(monkeypatch: pytest.MonkeyPatch, capsys: 
     def refuse(*_: object) -> int:
         raise NoEngine("it is not there", hint="get it", found="2.0", wanted="2.1")
 
-    monkeypatch.setattr(doctor, "open_device", refuse)
+    monkeypatch.setattr(device, "open_device", refuse)
     monkeypatch.setattr(doctor, "choose", refuse)
     assert doctor.main([]) == 21
     text = capsys.readouterr().out

@@ -11,6 +11,7 @@ from pvh.build.ram import GuestRam
 from pvh.build.start_info import start_info_pieces
 from pvh.errors import EngineError, UsageError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import read_into
 from pvh.kernel.source import FileSource, identify
 from pvh.plan.record import FileBytes, LiteralBytes, Plan, Range
 
@@ -116,7 +117,7 @@ class _Fill:
     def _trusted(self, source: FileSource) -> bool:
         """Tell whether nobody but us and root can change the file under the guest."""
         stat = os.fstat(source.fd)
-        if stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022:
+        if not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022):
             return True
         if source.size >= MAP_FROM:
             self.notes[source.fd] = f"{source.path}: read, not mapped, as other users may write it"
@@ -182,13 +183,8 @@ class _Fill:
 
 def _read_into(source: FileSource, offset: int, view: memoryview) -> None:
     """Read a file into RAM in place. What a file cut meanwhile no longer has stays zero; changed_files tells."""
-    done = 0
     try:
-        while done < len(view):
-            got = os.preadv(source.fd, [view[done:]], offset + done)
-            if not got:
-                return
-            done += got
+        read_into(source.fd, view, offset)
     except OSError as error:
         raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", path=source.path, offset=offset) from None
 

@@ -6,13 +6,13 @@ own, and can be dropped at once (mmap(2), MAP_PRIVATE; madvise(2), MADV_DONTNEED
 
 from __future__ import annotations
 
-import fcntl
 import os
 import weakref
 
 from pvh.build.populated import populated
 from pvh.errors import EngineError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import anonymous_file, pwrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,8 @@ class Frozen:
     @property
     def allocated(self) -> int:
         """Bytes that the file takes: what of RAM was not zeroes."""
-        return os.fstat(self.fd).st_blocks * 512
+        stat = os.fstat(self.fd)
+        return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
 
     def offsets(self) -> Iterator[tuple[int, int, int]]:
         """Yield (gpa, size, offset in the file) of each block."""
@@ -64,7 +65,7 @@ def freeze(ram: GuestRam, fd: int | None = None) -> Frozen:
     sealed = fd is None
     try:
         if fd is None:
-            fd = os.memfd_create("guest RAM", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            fd = anonymous_file("guest RAM")
         frozen = Frozen(fd, tuple((block.gpa, block.size) for block in ram.blocks))
         os.ftruncate(fd, frozen.size)
         begins = {gpa: offset for gpa, _, offset in frozen.offsets()}
@@ -75,10 +76,18 @@ def freeze(ram: GuestRam, fd: int | None = None) -> Frozen:
             assert view is not None
             _write(fd, view, begins[block.gpa] + gpa - block.gpa)
         if sealed:
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+            _seal(fd)
     except OSError as error:
         raise EngineError(f"the host cannot keep the guest's memory: {(error.strerror or '').lower()}") from None
     return frozen
+
+
+def _seal(fd: int) -> None:
+    """Forbid every change of a file in memory; one on disk has no name that anybody could change it by."""
+    if hasattr(os, "memfd_create"):
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
 
 
 def _write(fd: int, view: memoryview, offset: int) -> None:
@@ -86,11 +95,14 @@ def _write(fd: int, view: memoryview, offset: int) -> None:
     for at in range(0, len(view), len(_ZEROES)):
         piece = view[at : at + len(_ZEROES)]
         if bytes(piece) != _ZEROES[: len(piece)]:
-            os.pwrite(fd, piece, offset + at)
+            pwrite(fd, piece, offset + at)
 
 
 def _data(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the runs of a part of a file that are no holes (lseek(2), SEEK_DATA)."""
+    """Yield the runs of a part of a file that are no holes (lseek(2), SEEK_DATA): all of it where nobody knows."""
+    if not hasattr(os, "SEEK_DATA"):
+        yield start, end
+        return
     while start < end:
         try:
             start = os.lseek(fd, start, os.SEEK_DATA)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.ram import Block, GuestRam
+from pvh.host import FLAGS, pread
 
 PAGEMAP = "/proc/self/pagemap"
 _STEP = 64 << 20  # bytes of guest RAM looked at in one go
@@ -24,7 +25,7 @@ def populated(ram: GuestRam) -> Iterator[tuple[int, int]]:
     Where the system does not tell (no /proc, another kernel), every byte is read.
     """
     try:
-        fd = os.open(PAGEMAP, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(PAGEMAP, os.O_RDONLY | FLAGS)
     except OSError:
         fd = -1
     try:
@@ -60,7 +61,7 @@ def _pagemap_marks(host: int, size: int, fd: int) -> bytearray | None:
     if fd < 0:
         return None
     try:
-        entries = os.pread(fd, size // PAGE_SIZE * 8, host // PAGE_SIZE * 8)
+        entries = pread(fd, size // PAGE_SIZE * 8, host // PAGE_SIZE * 8)
     except OSError:
         return None
     if len(entries) != size // PAGE_SIZE * 8:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 from bisect import bisect_right
 from functools import lru_cache
 
+from pvh.abi.x86 import PAGE_SIZE
+from pvh.build.host_memory import HOST, Area
 from pvh.errors import EngineError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import anonymous_file
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
@@ -18,51 +19,7 @@ if TYPE_CHECKING:
     from pvh.build.frozen import Frozen
     from pvh.build.sigbus import Guard
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_longlong,
-)  # fmt: skip
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-
-_MAP_FIXED = 0x10
-_MAP_NORESERVE = 0x4000
 _LITTER = 1 << 20
-_MADV_DONTNEED = 4
-_MAP_FAILED = ctypes.c_void_p(-1).value
-_PROT_NONE = 0
-_PROT_RW = mmap.PROT_READ | mmap.PROT_WRITE
-_LAZY = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-_LARGE_PAGE = 2 << 20
-
-
-def _mmap(address: int | None, size: int, flags: int, fd: int = -1, offset: int = 0, prot: int = _PROT_RW) -> int:
-    """Call mmap(2); raise OSError."""
-    got = _libc.mmap(address, size, prot, flags, fd, offset)
-    if got is None or got == _MAP_FAILED:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return int(got)
-
-
-def _reserve(gpa: int, size: int) -> tuple[int, int, Block]:
-    """Map memory for a block between two guards; return the whole reservation's address and size, too.
-
-    A guard is one page at least that nobody can touch. What could hold a large page lies as it does for the guest, so
-    that the host can back both with one. Raises OSError.
-    """
-    step = _LARGE_PAGE if size >= _LARGE_PAGE else mmap.PAGESIZE
-    whole = size + 2 * step
-    start = _mmap(None, whole, _LAZY, prot=_PROT_NONE)
-    host = start + mmap.PAGESIZE + (gpa - start - mmap.PAGESIZE) % step
-    try:
-        _mmap(host, size, _LAZY | _MAP_FIXED)
-    except OSError:
-        _libc.munmap(start, whole)
-        raise
-    view = memoryview((ctypes.c_ubyte * size).from_address(host)).cast("B")
-    return start, whole, Block(gpa, size, host, view)
 
 
 @lru_cache(maxsize=4)
@@ -108,7 +65,7 @@ class GuestRam:
         """
         self._take([])
         self.given = blocks  # without what was added since
-        self._reserved: list[tuple[int, int]] = []  # host address and size of each mapping, with its guards
+        self._areas: list[Area] = []
         self.watch: Callable[[int, int], None] | None = None
         self._guards: list[tuple[Guard, int, int, int]] = []  # with the mapping's gpa, fd, file offset
         self._frozen: Frozen | None = None
@@ -129,9 +86,9 @@ class GuestRam:
             guard.release()
         self._guards = []
         self._take([])
-        for start, size in self._reserved:
-            _libc.munmap(start, size)
-        self._reserved = []
+        for area in self._areas:
+            area.release()
+        self._areas = []
 
     def _take(self, blocks: list[Block]) -> None:
         """Have these blocks, sorted; in one assignment, as other threads look blocks up meanwhile."""
@@ -147,14 +104,15 @@ class GuestRam:
         if self.block(gpa, 1):
             return None
         try:
-            return self._back(gpa, mmap.PAGESIZE)
+            return self._back(gpa, PAGE_SIZE)
         except OSError:
             return None
 
     def _back(self, gpa: int, size: int) -> Block:
         """Put memory of zeroes behind a range that has none; raises OSError."""
-        start, size_with_guards, block = _reserve(gpa, size)
-        self._reserved.append((start, size_with_guards))
+        area = HOST.reserve(gpa, size)
+        block = Block(gpa, size, area.host, area.view)
+        self._areas.append(area)
         self._take(sorted([*self.blocks, block], key=lambda block: block.gpa))
         return block
 
@@ -200,25 +158,22 @@ class GuestRam:
         They are pages of a small file, mapped again and again, so that only those the guest touches cost anything.
         """
         self._littered = True
-        fd = os.memfd_create("litter")
+        fd = anonymous_file("litter", _litter(seed))
         try:
-            os.truncate(fd, _LITTER)
-            os.pwrite(fd, _litter(seed), 0)
             for block in self.blocks:
                 for at in range(0, block.size, _LITTER):
-                    size = min(_LITTER, block.size - at)
-                    _mmap(block.host + at, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, fd)
+                    HOST.map(block.host + at, min(_LITTER, block.size - at), fd, 0)
         finally:
             os.close(fd)
 
     def clear(self, gpa: int, size: int) -> None:
         """Make [gpa, gpa + size), which must be memory, zeroes: what is whole pages by giving them back."""
-        first, last = -(-gpa // mmap.PAGESIZE) * mmap.PAGESIZE, (gpa + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        first, last = -(-gpa // PAGE_SIZE) * PAGE_SIZE, (gpa + size) // PAGE_SIZE * PAGE_SIZE
         edges = [(gpa, size)]
         if first < last:
             host = self.host_address(first, last - first)
             assert host is not None, "the plan puts ranges into RAM"
-            _mmap(host, last - first, _LAZY | _MAP_FIXED)
+            HOST.zero(host, last - first)
             edges = [(gpa, first - gpa), (last, gpa + size - last)]
         for start, count in edges:
             self.write(start, bytes(count))
@@ -238,11 +193,11 @@ class GuestRam:
             return False
         host = block.host + gpa - block.gpa
         try:
-            _mmap(host, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, fd, offset)
+            HOST.map(host, size, fd, offset)
         except OSError:
             guard.release()
             # A file system that refuses late leaves a hole behind.
-            _mmap(host, size, _LAZY | _MAP_FIXED)
+            HOST.zero(host, size)
             return False
         self._guards.append((guard, gpa, fd, offset))
         return True
@@ -261,11 +216,10 @@ class GuestRam:
         Blocks that were not there then turn to zeroes. Raises EngineError when the host refuses.
         """
         try:
-            if frozen is not self._frozen:
-                self._map_frozen(frozen)
             for block in self.blocks:
-                if _libc.madvise(block.host, block.size, _MADV_DONTNEED):
-                    raise OSError(ctypes.get_errno(), "madvise")  # noqa: TRY301 - one refusal as the other
+                HOST.forget(block.host, block.size)
+            if frozen is not self._frozen or not HOST.maps:
+                self._map_frozen(frozen)
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
             raise EngineError(f"the host cannot map the guest's memory anew: {reason}") from None
@@ -275,7 +229,7 @@ class GuestRam:
         for gpa, size, offset in frozen.offsets():
             block = self.block(gpa, size)
             assert block is not None, "the blocks of the guest that was frozen"
-            _mmap(block.host, size, mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, frozen.fd, offset)
+            HOST.map(block.host, size, frozen.fd, offset)
         for guard, *_ in self._guards:
             guard.release()
         self._guards = []
@@ -293,7 +247,7 @@ class GuestRam:
         For KVM, which meets such a page with EFAULT instead of SIGBUS: mend, and enter the guest again.
         """
         for guard, gpa, fd, offset in self._guards:
-            left = -(-max(0, os.fstat(fd).st_size - offset) // mmap.PAGESIZE) * mmap.PAGESIZE
-            for page in range(gpa + left, gpa + guard.size, mmap.PAGESIZE):
+            left = -(-max(0, os.fstat(fd).st_size - offset) // PAGE_SIZE) * PAGE_SIZE
+            for page in range(gpa + left, gpa + guard.size, PAGE_SIZE):
                 self.read(page, 1)
         return self.lost_pages

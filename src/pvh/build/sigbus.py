@@ -15,6 +15,7 @@ import ctypes
 import mmap
 import os
 import signal
+import sys
 import threading
 from functools import cache
 
@@ -117,7 +118,8 @@ def guard(host: int, size: int) -> Guard | None:
 
 @cache
 def _native() -> _Native | None:
-    if os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
+    # The handler is a system call of Linux, and the records are its C libraries'.
+    if sys.platform != "linux" or os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p

@@ -9,10 +9,7 @@ from importlib.util import find_spec
 
 from pvh.cli.plain import parse
 from pvh.cli.project import chosen
-from pvh.engines.kvm.device import DEVICE, open_device
-from pvh.engines.kvm.hypercall_page import intercepted
-from pvh.engines.kvm.probe import Check, run_probe
-from pvh.engines.select import choose
+from pvh.engines.select import choose, need_linux
 from pvh.errors import EngineError, NoEngine, PvhError
 from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from pvh.cli.plain import Notes
+    from pvh.engines.kvm.probe import Check
 
 # What a codec is imported from, and how to get that.
 _CODECS = (
@@ -82,7 +80,7 @@ class Report:
     defaults: dict[str, object]
 
 
-def examine(device: str = DEVICE) -> Report:
+def examine(device: str = "/dev/kvm") -> Report:
     """Look at this host."""
     engines = (_kvm(device), _emulator())
     project, defaults = chosen()
@@ -107,9 +105,15 @@ def _part(purpose: str, module: str, hint: str) -> Part:
 
 def _kvm(device: str) -> EngineReport:
     try:
+        need_linux()
+        from pvh.engines.kvm.device import open_device
+
         dev = open_device(device)
     except NoEngine as error:
         return _unusable("kvm", error)
+    from pvh.engines.kvm.hypercall_page import intercepted
+    from pvh.engines.kvm.probe import run_probe
+
     try:
         probe = run_probe(dev)
         passed_on = intercepted(dev)

@@ -14,6 +14,7 @@ import struct
 
 from pvh.errors import NotAKernel, PvhError, UsageError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import file_of
 from pvh.initramfs import Entry, archive, program
 from pvh.kernel.elf import EM_X86_64, MAGIC, PT_INTERP, read_header, read_segments
 from pvh.kernel.source import open_source
@@ -122,7 +123,7 @@ def for_command(options: BootOptions, busybox: str | None) -> BootOptions:
     if initrd and busybox:
         raise UsageError("an initrd brings its own shell: --busybox goes with none", hint="leave one of them out")
     content = _behind(initrd.path) if initrd else _whole(busybox)
-    module = ModuleSpec(_file_of(content), initrd.cmdline if initrd else None)
+    module = ModuleSpec(file_of("initramfs", content), initrd.cmdline if initrd else None)
     return replace(options, modules=(module, *others), cmdline=_cmdline(options))
 
 
@@ -197,12 +198,3 @@ def _unfit(source: File) -> str:
         return "is no program for x86-64"
     dynamic = any(segment.type == PT_INTERP for segment in read_segments(source, header))
     return "is dynamically linked" if dynamic else ""
-
-
-def _file_of(content: bytes) -> str:
-    """Return the path of a file in memory with that content; it lives as long as we do."""
-    fd = os.memfd_create("initramfs")
-    os.fchmod(fd, 0o600)  # what others may write is not mapped
-    with os.fdopen(fd, "wb", closefd=False) as file:
-        file.write(content)
-    return f"/proc/self/fd/{fd}"

@@ -95,7 +95,7 @@ class RawTerminal:
             os.dup2(ear, 3)
             for other in 1, 2:  # whoever reads our output must see its end
                 os.dup2(0, other)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            os.closerange(4, min(os.sysconf("SC_OPEN_MAX"), 1 << 20))  # macOS may say 2^63 - 1
             self._fd = 0
             if not os.read(3, 1):
                 self._restore()

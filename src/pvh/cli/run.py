@@ -167,9 +167,9 @@ def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Cal
     boot.choose()
     cache: Cache | None = None
     if parsed.cache and options.clock == "host" and options.trace is None and parsed.timeline is None:  # of whole runs
-        from pvh.cache import Cache
+        from pvh.cache import Cache, supported
 
-        cache = Cache(_say)
+        cache = Cache(_say) if supported() else None
     return boot, lambda: errand.make(boot, cache)
 
 

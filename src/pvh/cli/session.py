@@ -28,6 +28,8 @@ Source = Literal["keys", "pipe", "none"]
 
 _GRACE = 5  # seconds that a guest has to power off
 _INTERRUPTED = 130
+_ASKING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (*_ASKING, signal.SIGHUP) if hasattr(signal, "SIGHUP") else _ASKING
 
 
 class Session:
@@ -44,7 +46,7 @@ class Session:
         self._end = end
         self._restart = restart
         self._say = say
-        keys = fd == 0 and os.isatty(0) and os.isatty(1)
+        keys = fd == 0 and os.isatty(0) and os.isatty(1) and hasattr(os, "tcgetpgrp")  # else line by line
         self.source: Source = "keys" if keys else "none" if fd is None else "pipe"
         self._machine: Machine | None = None
         self._why = ""  # the run is to end before the guest ends it
@@ -65,7 +67,7 @@ class Session:
                     attendant.finish(outcome)
                     machine.vm.close()
                 if outcome.ending != "reboot" or not self._restart or self._why:
-                    signal.alarm(0)
+                    self._alarm(0)
                     return machine, outcome
                 self._say(f"the guest rebooted after {outcome.seconds:.2f} s, and starts again")
                 machine.image.ram.close()
@@ -92,7 +94,7 @@ class Session:
 
         from pvh.devices.typed import Typed
 
-        if os.isatty(self._fd):
+        if os.isatty(self._fd) and hasattr(signal, "SIGTTIN"):
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # in the background a read fails, and the guest goes on
         held = bool(self._end)
         if clock.virtual and stat.S_ISREG(os.fstat(self._fd).st_mode):
@@ -120,10 +122,17 @@ class Session:
 
     def _take_signals(self) -> None:
         """Take those that end a program. What we were started to ignore (nohup, a script's background) stays so."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._signalled)
-        signal.signal(signal.SIGALRM, self._time_is_up)
+
+        if hasattr(signal, "SIGALRM"):
+            signal.signal(signal.SIGALRM, self._time_is_up)
+
+    def _alarm(self, seconds: int) -> None:
+        """Call _time_is_up() then; 0: not any more. Without alarms (Windows) only a second signal ends the wait."""
+        if hasattr(signal, "alarm"):
+            signal.alarm(seconds)
 
     def _time_is_up(self, _number: int, _frame: FrameType | None) -> None:
         self._stop(f"{self._why}, and the guest did not power off in time")
@@ -131,9 +140,9 @@ class Session:
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         """Ask the guest to power off the first time, if it listens, and if ^C is not the guest's; else stop it."""
         why = f"{signal.Signals(number).name} came"
-        if self._machine and not (self.source == "keys" or self._why or number == signal.SIGHUP):
+        if self._machine and not (self.source == "keys" or self._why or number not in _ASKING):
             self._why = why
-            signal.alarm(_GRACE)
+            self._alarm(_GRACE)
             self._machine.ask_to_power_off(self._asked)
         else:
             self._stop(why)

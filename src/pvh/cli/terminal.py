@@ -7,6 +7,7 @@ import stat
 
 from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING
+from pvh.host import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ def open_input(path: str | None, *, taken: bool) -> int | None:
     """
     if path and path != "-":
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(path, os.O_RDONLY | FLAGS)
         except OSError as error:
             raise UsageError(f"cannot read the input: {(error.strerror or '').lower()}", path=path) from None
     if taken:
@@ -73,12 +74,21 @@ def open_input(path: str | None, *, taken: bool) -> int | None:
         status = os.fstat(0)
     except OSError:
         return None
-    null = stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
-    return None if null or in_background(0) else 0
+    return None if _is_null(status) or in_background(0) else 0
+
+
+def _is_null(status: os.stat_result) -> bool:
+    """Return whether it is the device that has nothing to say; Windows gives devices no numbers."""
+    try:
+        return stat.S_ISCHR(status.st_mode) and 0 != status.st_rdev == os.stat(os.devnull).st_rdev
+    except OSError:
+        return False
 
 
 def in_background(fd: int) -> bool:
     """Return whether a descriptor is our terminal, and another job's at the moment."""
+    if not hasattr(os, "tcgetpgrp"):
+        return False
     try:
         return os.tcgetpgrp(fd) != os.getpgrp()
     except OSError:
@@ -105,16 +115,24 @@ def feed(fd: int, typed: Typed, leave: Callable[[], None] | None = None, end: by
 
 def _chunks(fd: int, linger: float) -> Iterator[bytes]:
     """Read to the end. A line that comes in pieces is one chunk if the next comes soon enough (seconds)."""
-    import select
-
     data = b""
     while more := _read(fd):
         data += more
-        if data.endswith(b"\n") or len(data) >= _CHUNK or not linger or not select.select((fd,), (), (), linger)[0]:
+        if data.endswith(b"\n") or len(data) >= _CHUNK or not linger or not _more(fd, linger):
             yield data
             data = b""
     if data:
         yield data
+
+
+def _more(fd: int, seconds: float) -> bool:
+    """Return whether there is more to read by then; False where that cannot be asked (Windows selects sockets only)."""
+    import select
+
+    try:
+        return bool(select.select((fd,), (), (), seconds)[0])
+    except OSError:
+        return False
 
 
 def _read(fd: int) -> bytes:

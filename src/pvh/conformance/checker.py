@@ -11,6 +11,7 @@ from pvh.conformance.narrow import narrow
 from pvh.conformance.profiles import KIND, Profile, applied, profiles
 from pvh.engines.select import choose
 from pvh.hints import TYPE_CHECKING
+from pvh.host import file_of
 from pvh.kernel.source import BytesSource, open_source
 from pvh.record import dataclass, replace
 
@@ -142,7 +143,7 @@ def attempts(
     yield Attempt(KIND, kind, kind.reached), count
     if not kind.reached:
         return
-    if jobs <= 1:
+    if jobs <= 1 or not hasattr(os, "fork"):
         yield from ((attempt(task, profile, engine), count) for profile in todo)
         return
     from concurrent.futures import ProcessPoolExecutor
@@ -177,10 +178,4 @@ def mappable(kernel: Kernel) -> Kernel:
     """Return the kernel with bytes that can be mapped: what was decompressed goes to a file in memory, once."""
     if not isinstance(kernel.source, BytesSource) or kernel.source.size < _MAP_FROM:
         return kernel
-    fd = os.memfd_create("kernel")
-    with os.fdopen(fd, "wb", closefd=False) as stream:
-        stream.write(kernel.source.data)
-    os.fchmod(fd, 0o400)
-    source = open_source(f"/proc/self/fd/{fd}")
-    os.close(fd)
-    return replace(kernel, source=source)
+    return replace(kernel, source=open_source(file_of("kernel", kernel.source.data)))

@@ -6,12 +6,12 @@ that matters.
 
 from __future__ import annotations
 
-import os
 from functools import reduce
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.conformance.disturbed import LITTERS, Deviation, processor
 from pvh.hints import TYPE_CHECKING
+from pvh.host import file_of
 from pvh.plan import layout
 from pvh.plan.options import BootOptions, ModuleSpec
 from pvh.record import dataclass, replace
@@ -162,9 +162,8 @@ def _more_modules(options: BootOptions, clause: str, count: int, cmdline: str | 
     """Add modules behind the user's. Their bytes are in memory, under a name that can be opened as a file."""
     added: list[ModuleSpec] = []
     for index in range(count):
-        fd = os.memfd_create(f"module {index}")  # open until the process ends, as every source is
-        os.pwrite(fd, f"a module that pvh check added, number {index}\n".encode() * 100, 0)
-        added.append(ModuleSpec(f"/proc/self/fd/{fd}", cmdline))
+        content = f"a module that pvh check added, number {index}\n".encode() * 100
+        added.append(ModuleSpec(file_of(f"module {index}", content), cmdline))
     what = f"{count} more module{'s' * (count > 1)}" + (" without a command line" if cmdline is None else "")
     return Deviation(clause, what, options=(("modules", (*options.modules, *added)),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 
 from pvh.errors import EngineError, NoEngine, UsageError
@@ -52,6 +53,7 @@ def _emulator(clock: ClockName) -> Engine:
 
 
 def _kvm() -> Engine:
+    need_linux()
     from pvh.engines.kvm.engine import KvmEngine  # likewise
 
     try:
@@ -60,11 +62,18 @@ def _kvm() -> Engine:
         raise NoEngine(error.cause, hint=error.hint) from None
 
 
+def need_linux() -> None:
+    """Raise NoEngine where there is no KVM to ask for: its modules cannot even be imported."""
+    if sys.platform != "linux":
+        raise NoEngine("KVM is a part of Linux, which this is not", found=sys.platform, hint="use --engine emulator")
+
+
 def _tested_kvm() -> tuple[Engine | None, str]:
     """Return KVM if every check of its probe passes, else why not."""
-    from pvh.engines.kvm.device import open_device
-
     try:
+        need_linux()
+        from pvh.engines.kvm.device import open_device
+
         dev = open_device()
     except NoEngine as error:
         return None, error.cause

@@ -6,6 +6,7 @@ import os
 
 from pvh.errors import UsageError
 from pvh.hints import Protocol
+from pvh.host import FLAGS, pread
 from pvh.record import dataclass, field
 
 # What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.
@@ -75,7 +76,7 @@ class FileSource:
 
     def read(self, offset: int, count: int) -> bytes:
         """Return up to count bytes from offset."""
-        return os.pread(self.fd, max(0, min(count, self.size - offset)), offset)
+        return pread(self.fd, max(0, min(count, self.size - offset)), offset)
 
     def changed(self) -> bool:
         """Tell whether the open file was rewritten or cut since it was opened."""
@@ -94,7 +95,7 @@ def open_source(path: str) -> Source:
     Raises UsageError when there is no such file, it is a directory, or it may not be read.
     """
     try:
-        fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | FLAGS)
         name = "standard input" if path == "-" else path
         mode = os.fstat(fd).st_mode
         if mode & 0o170000 == 0o040000:

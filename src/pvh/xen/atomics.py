@@ -1,16 +1,17 @@
 """Atomic bit operations on guest memory that running vCPUs change with LOCKed instructions.
 
 A Python read-modify-write could undo a guest's update made in between. On x86-64 these are a few bytes of LOCKed
-machine code in a page of their own; on other hosts only the emulator exists, whose vCPUs never run while Python does.
+machine code in a page of their own. Where there is none, only the emulator is offered (engines/kvm/device.py), whose
+vCPUs never run while Python does.
 Bits are reached by aligned 32-bit words: no operand straddles a cache line, wherever a guest puts its vcpu_info.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
-import os
 from collections.abc import Callable
+
+from pvh.native import place
 
 _BTS = bytes.fromhex("f00fab37 0f92c0 0fb6c0 c3")  # lock bts [rdi], esi; setc al; movzx eax, al; ret
 _BTR = bytes.fromhex("f00fb337 0f92c0 0fb6c0 c3")  # lock btr [rdi], esi; setc al; movzx eax, al; ret
@@ -50,17 +51,12 @@ def _plain_exchange(address: int, value: int) -> int:
     return old
 
 
-def _native() -> tuple[BitOperation, BitOperation, BitOperation]:
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    page.write(_BTS.ljust(16, b"\xcc") + _BTR.ljust(16, b"\xcc") + _XCHG.ljust(16, b"\xcc"))
-    base = ctypes.addressof(ctypes.c_ubyte.from_buffer(page))
+def _native() -> tuple[BitOperation, BitOperation, BitOperation] | None:
+    base = place(_BTS.ljust(16, b"\xcc") + _BTR.ljust(16, b"\xcc") + _XCHG.ljust(16, b"\xcc"))
+    if base is None:
+        return None
     kind = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
-    _native_page.append(page)
     return kind(base), kind(base + 16), kind(base + 32)
 
 
-_native_page: list[mmap.mmap] = []
-if os.uname().machine == "x86_64":
-    test_and_set_bit, test_and_clear_bit, exchange_byte = _native()
-else:
-    test_and_set_bit, test_and_clear_bit, exchange_byte = _plain_set, _plain_clear, _plain_exchange
+test_and_set_bit, test_and_clear_bit, exchange_byte = _native() or (_plain_set, _plain_clear, _plain_exchange)

@@ -54,8 +54,7 @@ class EmulatorEngine:
             tsc, at = self._started
             time.sleep(max(0, at + _MEASURED_NS - time.monotonic_ns()) / 1e9)
             now, then = _moment()
-            # Without a counter the guest reads 0 for ever; a frequency it must have all the same.
-            self._tsc_khz = (now - tsc) * 1_000_000 // (then - at) or 1_000_000
+            self._tsc_khz = (now - tsc) * 1_000_000 // (then - at)
         return self._tsc_khz
 
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> EmulatorVm:

@@ -96,6 +96,9 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "uc_reg_read": (c_int, (c_void_p, c_int, c_void_p)),
     "uc_reg_write": (c_int, (c_void_p, c_int, c_void_p)),
     "uc_hook_del": (c_int, (c_void_p, c_void_p)),
+    # What follows these is variadic, which some ABIs pass otherwise (macOS on arm64: on the stack).
+    "uc_ctl": (c_int, (c_void_p, c_uint)),
+    "uc_hook_add": (c_int, (c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_uint64, c_uint64)),
     "uc_context_alloc": (c_int, (c_void_p, POINTER(c_void_p))),
     "uc_context_free": (c_int, (c_void_p,)),
     "uc_context_size": (c_size_t, (c_void_p,)),
@@ -117,6 +120,8 @@ def library_path() -> str | None:
 
 def _loaded(path: str) -> ctypes.CDLL:
     """Load a library whose functions are bound when they are called: all 7800 at once take 1 ms of a short run's 30."""
+    if not hasattr(os, "RTLD_LAZY"):
+        return ctypes.CDLL(path)
     dlopen = ctypes.CDLL(None).dlopen  # of itself ctypes always binds at once
     dlopen.restype = c_void_p
     return ctypes.CDLL(path, handle=dlopen(os.fsencode(path), os.RTLD_LAZY))  # without a handle ctypes says why not
@@ -203,7 +208,7 @@ class Handle:
 
     def _control(self, kind: int, *values: int) -> None:
         word = kind | len(values) << 26 | _CTL_WRITE << 30
-        status = self.lib.uc_ctl(c_void_p(self.uc), c_uint(word), *(c_int(value) for value in values))
+        status = self.lib.uc_ctl(self.uc, word, *(c_int(value) for value in values))
         self.check(status, f"in uc_ctl({kind})")
 
     def flush_code(self) -> None:
@@ -243,10 +248,7 @@ class Handle:
         self._keep.append(callback)
         extra = () if instruction is None else (c_int(instruction),)
         out = c_void_p()
-        low, high = map(c_uint64, within)
-        status = self.lib.uc_hook_add(
-            c_void_p(self.uc), byref(out), c_int(kind), callback, c_void_p(user_data), low, high, *extra
-        )
+        status = self.lib.uc_hook_add(self.uc, byref(out), kind, callback, user_data, *within, *extra)
         self.check(status, f"adding hook {kind:#x}")
         return out.value or 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import time
 from functools import cache
 
 from pvh.engines.emulator.libunicorn import Handle
@@ -56,9 +57,9 @@ def available() -> bool:
 
 
 def host_tsc() -> int:
-    """Return the host's time stamp counter, which the guest's is made of; 0 where there is none."""
+    """Return the host's time stamp counter, which the guest's is made of; nanoseconds where it cannot be read."""
     counter = rdtsc()
-    return counter() if counter is not None else 0
+    return time.monotonic_ns() if counter is None else counter()
 
 
 def pointer(address: int) -> ctypes.c_void_p:

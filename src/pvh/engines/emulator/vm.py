@@ -13,6 +13,7 @@ from pvh.engines.emulator.vcpu import EmulatorVcpu
 from pvh.engines.emulator.vmcb import EXIT_RDTSC
 from pvh.engines.engine import CpuidTable
 from pvh.hints import Any
+from pvh.native import rdtsc
 
 
 class EmulatorVm:
@@ -25,7 +26,8 @@ class EmulatorVm:
         self.ram = image.ram
         self.layout = layout
         # RDTSC gives the host's counter, unless it is caught.
-        self.processor = Processor(image.ram, (EXIT_RDTSC,) if clock.virtual else ())
+        caught = clock.virtual or rdtsc() is None
+        self.processor = Processor(image.ram, (EXIT_RDTSC,) if caught else ())
         self.counter = host_tsc
         if isinstance(clock, InstructionClock):
             clock.follow(lambda: self.processor.stopper.executed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from pvh import native
 from pvh.engines.kvm import ioctl as kvm
 from pvh.errors import NoEngine
 
@@ -26,6 +27,8 @@ def open_device(path: str = DEVICE) -> int:
     """Open the KVM device and check that this package can use it; return its descriptor. Raises NoEngine."""
     if os.uname().machine != "x86_64":
         raise NoEngine(f"KVM on {os.uname().machine} cannot run x86 guests", hint="use --engine emulator")
+    if not native.available():  # without LOCKed instructions Xen's side and running vCPUs would undo each other's bits
+        raise NoEngine("this host forbids executable memory, which KVM guests need", hint="use --engine emulator")
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
