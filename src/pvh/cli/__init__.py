@@ -24,7 +24,7 @@ COMMANDS = {
 STATUS = """exit status:
   0    done; the guest powered off     13   deadline passed, or the guest hangs
   2    wrong usage, unreadable file    14   the engine or the host failed
-  10   the guest asked for a reboot    20   refused: no kernel, or it does not fit
+  10   the guest asked for a reboot    20   refused: no kernel, or too large
   11   the guest reported a crash      21   no usable engine
   12   triple fault                    130  interrupted
   15   check: a clause is violated, or the kernel does not boot
@@ -36,7 +36,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
     return (
-        "usage: pvh COMMAND [...]\n\nBuild, boot, explain and check kernels that use Xen's HVM direct boot ABI (PVH)."
+        "usage: pvh COMMAND [...]\n\nBuild, boot, explain and check kernels of Xen's HVM direct boot ABI (PVH)."
         f"\n\n{listed}\n\n`pvh COMMAND --help` tells more; `pvh --version` the version.\n\n{STATUS}"
     )
 

@@ -16,7 +16,7 @@ ABOUT = {
     "description": "Print what has a shell complete pvh's commands, options and values.",
     "epilog": """examples:
   pvh completion bash >~/.local/share/bash-completion/completions/pvh
-  pvh completion zsh >~/.zfunc/_pvh                  # with ~/.zfunc in fpath, before compinit
+  pvh completion zsh >~/.zfunc/_pvh    # with ~/.zfunc in fpath, before compinit
   pvh completion fish >~/.config/fish/completions/pvh.fish""",
 }
 

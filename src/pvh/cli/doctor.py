@@ -179,7 +179,10 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-ABOUT = {"description": "Say which engines are usable, and why not.", "epilog": ""}
+ABOUT = {
+    "description": "Say which engines are usable, and why not.",
+    "epilog": "examples:\n  pvh doctor\n  pvh doctor --json",
+}
 
 
 def declare(parser: ArgumentParser | Notes) -> None:

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 ABOUT = {
     "description": "Say what a file is, and whether it boots by Xen's HVM direct boot ABI (PVH).",
-    "epilog": "exit status: 0 bootable, 20 refused, 2 wrong usage or unreadable file",
+    "epilog": """examples:
+  pvh inspect vmlinuz
+  pvh inspect --json vmlinuz
+  zcat vmlinux.gz | pvh inspect -
+
+exit status: 0 bootable, 20 refused, 2 wrong usage or unreadable file""",
 }
 _ADDRESSES = {
     elfnote.ENTRY,

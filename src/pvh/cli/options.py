@@ -35,7 +35,7 @@ def _module(text: str) -> ModuleSpec:
 
 def add_boot_options(parser: ArgumentParser | Notes) -> None:
     """Add KERNEL and every option that shapes the guest."""
-    parser.add_argument("kernel", metavar="KERNEL", help="ELF or bzImage, compressed or not; - is standard input")
+    parser.add_argument("kernel", metavar="KERNEL", help="ELF or bzImage, packed or not; - is stdin")
     guest = parser.add_argument_group("the guest")
     guest.add_argument("-m", "--memory", type=parse_size, default=_DEFAULT.memory, metavar="SIZE",
                        help="RAM (default 512M)")  # fmt: skip
@@ -47,13 +47,13 @@ def add_boot_options(parser: ArgumentParser | Notes) -> None:
     guest.add_argument("--abi", choices=("v1", "v0", "draft-c"), default=_DEFAULT.abi,
                        help="layout of start_info (default v1)")  # fmt: skip
     guest.add_argument("--platform", choices=("xen", "bare"), default=_DEFAULT.platform,
-                       help="Xen's PVH domU, or a bare board with a serial port (default xen)")  # fmt: skip
+                       help="Xen's PVH domU (default), or a bare PC board")  # fmt: skip
     guest.add_argument("--privileged", action="store_true", help="set SIF_PRIVILEGED in start_info")
     guest.add_argument("--initdomain", action="store_true", help="set SIF_INITDOMAIN in start_info")
     host = parser.add_argument_group("the host")
     host.add_argument("--engine", choices=("auto", "kvm", "emulator"), default=_DEFAULT.engine,
                       help="what executes the guest (default auto)")  # fmt: skip
-    host.add_argument("--copy", action="store_true", help="read files into guest RAM instead of mapping them")
+    host.add_argument("--copy", action="store_true", help="read files into guest RAM, never map them")
 
 
 def boot_options(parsed: Any) -> BootOptions:

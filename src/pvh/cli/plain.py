@@ -88,9 +88,9 @@ def parse(declare: Callable[[ArgumentParser | Notes], None], argv: list[str], **
     try:
         return notes.read(argv)
     except Exception:  # noqa: BLE001  argparse says what it is, and how
-        from argparse import ArgumentParser, RawDescriptionHelpFormatter
+        from pvh.cli.help import parser as parser_for
 
-        parser = ArgumentParser(formatter_class=RawDescriptionHelpFormatter, **about)
+        parser = parser_for(**about)
         declare(parser)
         parser.set_defaults(**chosen)
         return parser.parse_args(argv)

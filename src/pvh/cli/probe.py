@@ -33,8 +33,8 @@ ABOUT = {
     "epilog": """examples:
   pvh probe qemu-microvm
   pvh probe qemu-q35 --accel kvm --against qemu-pc
-  pvh probe --write probe.elf        # boot it anywhere, keep what its console says, and
-  pvh probe --dump console.log       # read that
+  pvh probe --write probe.elf  # boot it anywhere, keep what its console says,
+  pvh probe --dump console.log # and read that
 
 exit status: 0 every promise seen is kept, 20 one is not, 2 wrong usage, 14 the VMM failed""",
 }

@@ -67,23 +67,23 @@ def declare(parser: ArgumentParser | Notes) -> None:
     run.add_argument("--exec", dest="command", metavar="COMMAND",
                      help="boot a Linux into one shell command; needs a static busybox, or an initrd")  # fmt: skip
     run.add_argument("--no-cache", dest="cache", action="store_false",
-                     help="with --exec: boot, even if the boot cache has this guest (see pvh cache)")  # fmt: skip
-    run.add_argument("--busybox", metavar="FILE", help="the shell of --exec (default: the host's, if it is static)")
-    run.add_argument("--input", metavar="FILE", help="what is typed to the guest (default: standard input)")
+                     help="with --exec: boot, whatever pvh cache has")  # fmt: skip
+    run.add_argument("--busybox", metavar="FILE", help="--exec's shell (default: the host's, if static)")
+    run.add_argument("--input", metavar="FILE", help="what is typed (default: standard input)")
     run.add_argument("--timestamps", action="store_true", help="put the host's time before each line of output")
     run.add_argument("--on-reboot", choices=("restart", "exit"), default="exit",
-                     help="what a guest's reboot does (default exit, with status 10)")  # fmt: skip
+                     help="what a reboot does (default exit: status 10)")  # fmt: skip
     run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
     run.add_argument("--clock", choices=("host", "instructions"), default="host",
-                     help="time is the host's, or what the guest executes: a run that can be repeated")  # fmt: skip
+                     help="instructions: time is what the guest executes, and a run can be repeated")  # fmt: skip
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
     run.add_argument("--timeline", metavar="FILE",
-                     help="write what happened when: .html for a browser, .json for Perfetto")  # fmt: skip
+                     help="what happened when: .html, or Perfetto's .json")  # fmt: skip
     run.add_argument("--gdb", metavar="PLACE", help="let gdb in at [HOST:]PORT, or unix:PATH")
     run.add_argument("--wait", action="store_true", help="do not run the guest before gdb came")
-    run.add_argument("--core", metavar="FILE", help="write guest memory and registers as an ELF core at the end")
+    run.add_argument("--core", metavar="FILE", help="write the guest at its end as an ELF core")
     run.add_argument("--no-patch", dest="patch", action="store_false",
-                     help="never replace VMCALL in the guest's code (KVM without KVM_CAP_XEN_HVM)")  # fmt: skip
+                     help="never replace VMCALL in the guest's code")  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
