@@ -30,6 +30,11 @@ class Match:
     text    what matched
     groups  the pattern's groups, None for one that took no part; of text and bytes there are none
     index   which of the patterns it was, from 0
+
+    >>> with pvh.boot(pvh.demo_path()) as guest:
+    ...     found = guest.console.expect("refused", re.compile(rb"start_info at (0x[0-9a-f]+),"), timeout=10)
+    >>> found.index, int(found.groups[0], 16) == guest.plan.start_info.paddr
+    (1, True)
     """
 
     before: bytes
@@ -42,6 +47,11 @@ class Console:
     """The console of a guest. Every method may be called from any thread.
 
     Bytes that read() or expect() gave are not given again; `text` has all of them.
+
+    >>> with pvh.boot(pvh.demo_path()) as guest:
+    ...     outcome = guest.wait(timeout=10)
+    >>> "Powering off" in guest.console.text
+    True
     """
 
     def __init__(self) -> None:
@@ -112,6 +122,11 @@ class Console:
 
         While 4096 bytes wait for a guest that reads none, wait for it. What is typed to a guest that has ended, or
         after close(), is lost.
+
+        >>> with pvh.boot(pvh.demo_path()) as guest:
+        ...     guest.console.write("the demo kernel reads nothing\\n")
+        ...     guest.wait(timeout=10).ending
+        'poweroff'
         """
         data = data.encode() if isinstance(data, str) else data
         while data and self._typed.open:
@@ -119,7 +134,13 @@ class Console:
             self._typed.put(piece)
 
     def close(self) -> None:
-        """Say that nothing more will be typed: a guest that sleeps, and that nothing else can wake, hangs then."""
+        """Say that nothing more will be typed: a guest that sleeps, and that nothing else can wake, hangs then.
+
+        >>> with pvh.boot(pvh.demo_path()) as guest:
+        ...     guest.console.close()
+        ...     guest.console.expect("Powering off", timeout=10).text
+        b'Powering off'
+        """
         self._typed.close()
 
     def hear(self, data: bytes) -> None:

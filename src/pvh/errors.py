@@ -28,6 +28,12 @@ class PvhError(Exception):
     found   what stands there
     wanted  what should stand there
     hint    what to do about it
+
+    >>> try:
+    ...     pvh.read_kernel("/nonexistent")
+    ... except pvh.PvhError as error:
+    ...     print(error.code, error.status, error.path)
+    usage 2 /nonexistent
     """
 
     code: ClassVar[str] = "error"
@@ -60,7 +66,11 @@ class PvhError(Exception):
         return where + self.cause + at + (f" ({detail})" if detail else "") + (f" - {self.hint}" if self.hint else "")
 
     def as_dict(self) -> dict[str, str | int | None]:
-        """Return the fields for --json."""
+        """Return the fields for --json.
+
+        >>> pvh.PvhError("it is no kernel", path="notes.txt", offset=4).as_dict()["offset"]
+        4
+        """
         fields = ("cause", "path", "offset", "found", "wanted", "hint")
         return {"code": self.code, **{name: getattr(self, name) for name in fields}}
 
@@ -115,6 +125,13 @@ class Timeout(PvhError):
     """A guest did not do in time what a program waited for.
 
     said  what the guest had said last, as text; it may be empty
+
+    >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+    ...     try:
+    ...         guest.console.expect("login:", timeout=0.1)
+    ...     except pvh.Timeout as late:
+    ...         print(late.cause)
+    the guest did not say 'login:' in 0.1 s
     """
 
     code = "timeout"

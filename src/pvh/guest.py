@@ -46,6 +46,13 @@ class Event:
     vcpu    whose, from 0
     exit    what happened: one of the classes of pvh.engines.exits, such as PortOut or Hypercall
     answer  what the guest got: the value it read, a hypercall's result; None where there is none
+
+    >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+    ...     events = guest.events()
+    ...     guest.resume()
+    ...     first = next(events)
+    >>> first.vcpu
+    0
     """
 
     vcpu: int
@@ -59,6 +66,12 @@ class Guest:
     console  what it says, and what is typed to it
 
     Leaving a `with` block stops it and gives its memory back.
+
+    >>> with pvh.boot(pvh.demo_path()) as guest:
+    ...     guest.wait(timeout=10).ending
+    'poweroff'
+    >>> guest.outcome.status
+    0
     """
 
     def __init__(self, make: Callable[[Console, Watch, Typed], Machine], *, paused: bool = False) -> None:
@@ -120,7 +133,13 @@ class Guest:
         return self._outcome
 
     def close(self) -> None:
-        """Stop the guest and give its memory back. Only `outcome` and the console are of use then."""
+        """Stop the guest and give its memory back. Only `outcome` and the console are of use then.
+
+        >>> guest = pvh.boot(pvh.demo_path(), paused=True)
+        >>> guest.close()
+        >>> guest.outcome.ending
+        'interrupted'
+        """
         if not self._closed:
             self.stop()
             self._closed = True
@@ -128,13 +147,25 @@ class Guest:
             self._machine.image.ram.close()
 
     def pause(self) -> None:
-        """Have all vCPUs stop between two instructions. Time goes on for the guest. Raises GuestEnded."""
+        """Have all vCPUs stop between two instructions. Time goes on for the guest. Raises GuestEnded.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.pause()  # it is paused already: nothing happens
+        ...     guest.outcome is None
+        True
+        """
         if not self._paused:
             self._halt()
             self._paused = True
 
     def resume(self) -> None:
-        """Have a paused guest go on."""
+        """Have a paused guest go on.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.resume()
+        ...     guest.wait(timeout=10).ending
+        'poweroff'
+        """
         if self._paused:
             self._paused = False
             self._machine.unpause()
@@ -144,7 +175,7 @@ class Guest:
 
         An interrupt that waits is taken first. Raises UsageError if the guest is not paused or its engine cannot.
 
-        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
         ...     before = guest.registers().rip
         ...     after = guest.step().rip
         >>> before != after
@@ -217,6 +248,12 @@ class Guest:
 
         Raises UsageError where there is no memory, or where that vCPU could not write; then nothing is stored, unless
         the linear range has several pages.
+
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(cmdline="-"), paused=True) as guest:
+        ...     guest.write(guest.plan.start_info.cmdline_paddr, b"+")
+        ...     guest.resume()
+        ...     guest.console.expect('line: "+"', timeout=10).text
+        b'line: "+"'
         """
         with self._at_rest():
             machine = self._machine
@@ -241,7 +278,7 @@ class Guest:
 
         Raises GuestEnded, and EngineError where the engine has none or the host has no room.
 
-        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
         ...     start = guest.snapshot()
         ...     guest.resume()
         ...     first = guest.wait(10), guest.console.text
@@ -259,6 +296,14 @@ class Guest:
         """Go back to a snapshot of this guest, or of one with the same plan. The console begins anew.
 
         A paused guest stays paused; one that has ended runs again. Raises EngineError.
+
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
+        ...     start = guest.snapshot()
+        ...     guest.step() == guest.registers()
+        ...     guest.restore(start)
+        ...     guest.registers().rip == guest.plan.entry
+        True
+        True
         """
         if snapshot.plan.backed != self.plan.backed or snapshot.plan.options.vcpus != self.plan.options.vcpus:
             raise UsageError("this is a snapshot of a guest of another shape", hint="resume() makes a guest of it")
@@ -281,8 +326,9 @@ class Guest:
     def clone(self, *, paused: bool = False) -> Guest:
         """Return another guest that goes on from where this one is, on pages that both share until one writes them.
 
-        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest, guest.clone() as other:
-        ...     other.wait(10).ending
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
+        ...     with guest.clone() as other:
+        ...         other.wait(10).ending
         'poweroff'
         """
         return resume(self.snapshot(), paused=paused)
@@ -368,7 +414,7 @@ def resume(snapshot: Snapshot, *, paused: bool = False) -> Guest:
 
     Raises NoEngine, EngineError.
 
-    >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+    >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
     ...     moment = guest.snapshot()
     >>> with pvh.resume(moment) as first, pvh.resume(moment) as second:
     ...     [guest.wait(10).ending for guest in (first, second)]

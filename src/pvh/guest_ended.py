@@ -11,6 +11,13 @@ class GuestEnded(PvhError):
 
     outcome  how it ended
     said     what it had said last, as text; it may be empty
+
+    >>> with pvh.boot(pvh.demo_path()) as guest:
+    ...     try:
+    ...         guest.console.expect("login:", timeout=10)
+    ...     except pvh.GuestEnded as ended:
+    ...         print(ended.outcome.ending, "Powering off" in ended.said)
+    poweroff True
     """
 
     code = "guest-ended"

@@ -40,6 +40,11 @@ class Outcome:
     unpatched of those that it was forbidden to replace, which never reach Xen's part
     seconds   host time from the first instruction to the end
     exits     how many exits of each kind the machine handled
+
+    >>> with pvh.boot(pvh.demo_path()) as guest:
+    ...     outcome = guest.wait(timeout=10)
+    >>> outcome.ending, outcome.status, outcome.failed
+    ('poweroff', 0, False)
     """
 
     ending: Ending

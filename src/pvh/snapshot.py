@@ -41,6 +41,11 @@ class Snapshot:
 
     plan    what the guest was built from
     engine  the name of the engine it runs on, and has to
+
+    >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
+    ...     moment = guest.snapshot()
+    >>> moment.engine, moment.size < moment.plan.ram
+    ('emulator', True)
     """
 
     plan: Plan

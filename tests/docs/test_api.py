@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,18 @@ import pytest
 import pvh
 
 ROOT = Path(__file__).resolve().parents[2]
+GLOBS = {"pvh": pvh, "re": re}
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
-EXAMPLES = [
-    test
-    for module in ("pvh.guest", "pvh.console")
-    for test in doctest.DocTestFinder().find(import_module(module), globs={"pvh": pvh, "re": re})
-    if test.examples
-]
+NAMES = [name for name in pvh.__all__ if not name.startswith("__")]
+FOUND = [test for name in NAMES for test in doctest.DocTestFinder().find(getattr(pvh, name), name, globs=GLOBS)]
+EXAMPLES = [test for test in FOUND if test.examples]
+# Public methods that have no example, and why.
+BARE = {
+    "Console.begin": "for the machine",
+    "Console.end": "for the machine",
+    "Console.hear": "for the machine",
+    "Guest.hear": "for the machine",
+}
 
 USER = """
 import re
@@ -51,6 +56,20 @@ WRONG = "\npvh.boot(5)\nguest.console.write(7)\nx: str = pvh.plan(kernel, pvh.Bo
 def test_a_docstrings_example_gives_what_it_says(example: doctest.DocTest) -> None:
     said: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(example, out=said.append).failed == 0, "".join(said)
+
+
+def documented() -> list[str]:
+    """Every public name, and every public method of those that are classes."""
+    found = list(NAMES)
+    for name in NAMES:
+        members = vars(getattr(pvh, name)).items() if inspect.isclass(getattr(pvh, name)) else ()
+        found += [f"{name}.{member}" for member, thing in members if member[0] != "_" and inspect.isroutine(thing)]
+    return found
+
+
+def test_every_name_and_method_has_an_example_that_runs() -> None:
+    assert {"boot", "Guest.step", "Console.write", "Kernel.note"} < set(documented())
+    assert set(documented()) - {example.name for example in EXAMPLES} == set(BARE)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

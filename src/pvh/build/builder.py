@@ -34,6 +34,11 @@ def build(plan: Plan) -> Image:
 
     Raises UsageError when a file changed since it was planned or cannot be read, EngineError when the host has too
     little memory.
+
+    >>> plan = pvh.plan(pvh.read_kernel(pvh.demo_path()), pvh.BootOptions())
+    >>> with pvh.boot(pvh.build(plan)) as guest:
+    ...     guest.wait(timeout=10).ending
+    'poweroff'
     """
     files = _files(plan)
     for source in files:

@@ -57,6 +57,11 @@ class CpuState:
     """Registers of one vCPU. gprs in encoding order (GPR_NAMES), each 64 bits.
 
     mtrr_def_type is MSR 0x2ff: 0x806 is write-back by default and enabled, what libxenguest gives every vCPU.
+
+    >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+    ...     cpu = guest.registers()
+    >>> cpu.bits, cpu.cpl, cpu.rip == guest.plan.entry
+    (32, 0, True)
     """
 
     gprs: tuple[int, ...] = (0,) * 16

@@ -16,6 +16,11 @@ class Image:
     files   the files whose bytes the guest has, to be checked for change at the end (builder.changed_files)
     mapped  bytes of guest RAM that are private mappings of those files; everything else was read or copied
     notes   why a file that could have been mapped was read instead
+
+    >>> image = pvh.build(pvh.plan(pvh.read_kernel(pvh.demo_path()), pvh.BootOptions()))
+    >>> image.entry.rip == image.plan.entry
+    True
+    >>> image.ram.close()
     """
 
     plan: Plan

@@ -11,7 +11,11 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def demo_path() -> str:
-    """Return the path of the demo kernel, an ELF of a few KB: it says what a PVH guest is given, and powers off."""
+    """Return the path of the demo kernel, an ELF of a few KB: it says what a PVH guest is given, and powers off.
+
+    >>> pvh.demo_path().endswith("hello.elf")
+    True
+    """
     return os.path.join(_HERE, "hello.elf")
 
 

@@ -18,6 +18,9 @@ def read_kernel(path: str) -> Kernel:
     Of an uncompressed file only headers and notes are read. A kernel that cannot boot is returned too, with its
     problems; require_bootable() raises them. Raises UsageError when the file cannot be read, NotAKernel when it is
     no ELF kernel, bzImage, or gzip of one, or is damaged.
+
+    >>> pvh.read_kernel(pvh.demo_path()).bootable
+    True
     """
     return read_source(open_source(path))
 

@@ -117,6 +117,12 @@ class Kernel:
     start,end image span in physical addresses: lowest p_paddr and highest p_paddr + p_memsz of the segments that load,
               plus the room Xen appends for symbols when BSD_SYMTAB asks for it; 0, 0 when nothing loads
     problems  reasons to refuse by this ABI, first cause first; empty means bootable
+
+    >>> kernel = pvh.read_kernel(pvh.demo_path())
+    >>> kernel.bits, kernel.start <= kernel.entry < kernel.end
+    (64, True)
+    >>> [finding.cause for finding in kernel.problems]
+    []
     """
 
     path: str
@@ -160,6 +166,11 @@ class Kernel:
         return bool(self.linux_version) or (note is not None and note.value == "linux")
 
     def note(self, number: int) -> Note | None:
-        """Return the last Xen note of that number, as libelf keeps the last value it reads."""
+        """Return the last Xen note of that number, as libelf keeps the last value it reads.
+
+        >>> kernel = pvh.read_kernel(pvh.demo_path())
+        >>> kernel.note(18).name, kernel.note(18).value == kernel.entry
+        ('PHYS32_ENTRY', True)
+        """
         found = [note for note in self.notes if note.owner == "Xen" and note.type == number]
         return found[-1] if found else None

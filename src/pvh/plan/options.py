@@ -17,7 +17,12 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """A file to hand to the kernel, and its own command line (None: no command line, cmdline_paddr 0)."""
+    """A file to hand to the kernel, and its own command line (None: no command line, cmdline_paddr 0).
+
+    >>> modules = pvh.ModuleSpec("initrd.img"), pvh.ModuleSpec("settings", "quiet")
+    >>> pvh.BootOptions(modules=modules).modules[1].cmdline
+    'quiet'
+    """
 
     path: str
     cmdline: str | None = None
@@ -42,6 +47,10 @@ class BootOptions:
     trace       path for JSON lines of every exit
     core        path for an ELF core of the guest at its end
     variation   what is to be otherwise than libxenguest has it, where the ABI leaves it open
+
+    >>> options = pvh.BootOptions(memory=64 << 20, vcpus=2, cmdline="console=hvc0")
+    >>> options.engine, options.platform, options.timeout
+    ('auto', 'xen', None)
     """
 
     memory: int = 512 * MIB

@@ -28,11 +28,12 @@ _LINUX_CMDLINE = 2048  # COMMAND_LINE_SIZE of Linux on x86, with the NUL (arch/x
 def plan(kernel: Kernel, options: BootOptions) -> Plan:
     """Decide where every byte of guest-physical memory goes, as libxl and libxenguest do for a PVH domU.
 
-    Modules are handed over as their files are. (libxenguest unpacks a gzipped one, but passes on what it cannot
-    unpack, so no kernel may rely on that.)
-
+    Modules are handed over as they are (libxenguest unpacks a gzipped one, if it can: no kernel may rely on that).
     Raises NotBootable for a kernel this ABI refuses, UsageError for options that make no sense or a module that
     cannot be read, DoesNotFit, with the memory that is needed, when the guest's memory is too small.
+
+    >>> plan = pvh.plan(pvh.read_kernel(pvh.demo_path()), pvh.BootOptions(memory=64 << 20))
+    >>> assert plan.start_info.paddr >= plan.kernel.end
     """
     require_bootable(kernel)
     _check(options)

@@ -108,6 +108,10 @@ class Plan:
     backed      the parts of guest-physical space that the build must back with host memory, as (start, size), sorted;
                 these are RAM plus the NVS and special pages
     entry       physical address of the first instruction
+
+    >>> plan = pvh.plan(pvh.read_kernel(pvh.demo_path()), pvh.BootOptions(cmdline="hello"))
+    >>> [(piece.name, piece.size) for piece in plan.ranges if piece.start == plan.start_info.cmdline_paddr]
+    [('cmdline', 6)]
     """
 
     kernel: Kernel
