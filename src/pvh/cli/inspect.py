@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 from collections.abc import Iterator
 
@@ -48,6 +49,7 @@ def declare(parser: ArgumentParser | Notes) -> None:
     """Declare the options."""
     parser.add_argument("file", metavar="FILE", help="a kernel image; - is standard input")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--picture", action="store_true", help="draw where segments lie, as at a terminal")
     parser.add_argument("--abi", choices=("v1", "v0", "draft-c"), default="v1",
                         help="draft-c: warn of notes that Draft C lists and the file lacks")  # fmt: skip
 
@@ -63,7 +65,8 @@ def main(argv: list[str]) -> int:
         return error.status
     if options.abi == "draft-c":
         kernel = replace(kernel, warnings=kernel.warnings + draft_c(kernel))
-    _print(as_dict(kernel) if options.json else as_text(kernel, _width()))
+    drawn = not options.json and (options.picture or sys.stdout.isatty())
+    _print(as_dict(kernel) if options.json else as_text(kernel, _width(), _picture(kernel) if drawn else []))
     return 0 if kernel.bootable else NotAKernel.status
 
 
@@ -74,6 +77,12 @@ def _print(report: dict[str, object] | str) -> None:
     import json  # only for --json
 
     print(json.dumps(report, indent=2))
+
+
+def _picture(kernel: Kernel) -> list[str]:
+    from pvh.cli.picture import glyphs, picture  # only for people
+
+    return picture(kernel, _width(), glyphs(sys.stdout.encoding))
 
 
 def _width() -> int:
@@ -168,13 +177,14 @@ def _as_finding(error: NotAKernel) -> Finding:
     return Finding(error.code, error.cause, "", error.offset, found, wanted, hint)
 
 
-def as_text(kernel: Kernel, width: int) -> str:
-    """Return the report for people, in lines of width columns at most where its words allow."""
+def as_text(kernel: Kernel, width: int, picture: list[str]) -> str:
+    """Return the report for people, in lines of width columns at most where its words allow; picture goes into it."""
     sections = [
         [f"{printable(kernel.path)}: {'bootable' if kernel.bootable else 'refused'}"],
         list(_findings(kernel.problems, width)),
         list(_facts(kernel, width)),
         list(_segments(kernel, width)),
+        picture,
         list(_notes(kernel, width)),
         ["warnings:", *_findings(kernel.warnings, width)] if kernel.warnings else [],
     ]
