@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "pvh"
 # on the lines of neither, is for both.
 ROOMS = (
     {"__main__"},
+    {"command"},
     {"cli"},
     {"conformance"},
     {

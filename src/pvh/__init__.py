@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pvh.build.builder import build
     from pvh.build.cpu_state import CpuState
     from pvh.build.image import Image
+    from pvh.command import Ran, run_command
     from pvh.console import Console, Match
     from pvh.demo import demo_path
     from pvh.errors import PvhError, Timeout
@@ -47,6 +48,7 @@ _HOMES = {
     "Outcome": "pvh.outcome",
     "Plan": "pvh.plan.record",
     "PvhError": "pvh.errors",
+    "Ran": "pvh.command",
     "Snapshot": "pvh.snapshot",
     "Timeout": "pvh.errors",
     "boot": "pvh.guest",
@@ -55,6 +57,7 @@ _HOMES = {
     "plan": "pvh.plan.planner",
     "read_kernel": "pvh.kernel.read",
     "resume": "pvh.guest",
+    "run_command": "pvh.command",
 }
 
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "PvhError",
+    "Ran",
     "Snapshot",
     "Timeout",
     "__version__",
@@ -80,6 +84,7 @@ __all__ = [
     "plan",
     "read_kernel",
     "resume",
+    "run_command",
 ]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pvh.cli.boot import Boot
     from pvh.cli.session import Source
     from pvh.clock import Clock
+    from pvh.kernel.record import Kernel
     from pvh.kernel.source import Source as File
     from pvh.machine import Machine
     from pvh.outcome import Outcome
@@ -125,6 +126,13 @@ def for_command(options: BootOptions, busybox: str | None) -> BootOptions:
     content = _behind(initrd.path) if initrd else _whole(busybox)
     module = ModuleSpec(file_of("initramfs", content), initrd.cmdline if initrd else None)
     return replace(options, modules=(module, *others), cmdline=_cmdline(options))
+
+
+def linux_alone(options: BootOptions, kernel: Kernel) -> BootOptions:
+    """Return the options if the kernel is a Linux. Raises UsageError."""
+    if not kernel.is_linux:
+        raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
+    return options
 
 
 def exit_status(outcome: Outcome, say: Callable[[str], None]) -> int:

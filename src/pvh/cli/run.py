@@ -158,11 +158,11 @@ def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Cal
         boot.timeout = boot.plan.options.timeout  # first: what is wrong with a kernel counts more than an engine
         boot.choose()
         return boot, boot.fresh
-    from pvh.cli.exec import Errand, for_command  # only for --exec
+    from pvh.cli.exec import Errand, for_command, linux_alone  # only for --exec
 
     options = for_command(options, parsed.busybox)
     errand = Errand(parsed.kernel, options, parsed.command, source)
-    boot = Boot(parsed.kernel, options, lambda kernel: _linux_alone(options, kernel), _say)
+    boot = Boot(parsed.kernel, options, lambda kernel: linux_alone(options, kernel), _say)
     boot.timeout = options.timeout
     boot.choose()
     cache: Cache | None = None
@@ -201,13 +201,6 @@ def _suited(boot: Boot, options: BootOptions, kernel: Kernel) -> BootOptions:
     if options.platform == "bare" and kernel.is_linux:
         return _told_the_tsc(options, boot.choose().tsc_khz)
     return _for_linux(options, kernel)
-
-
-def _linux_alone(options: BootOptions, kernel: Kernel) -> BootOptions:
-    """Return the options if the kernel is a Linux. Raises UsageError."""
-    if not kernel.is_linux:
-        raise UsageError("--exec boots a Linux, and this kernel does not say it is one", path=kernel.path)
-    return options
 
 
 def _for_linux(options: BootOptions, kernel: Kernel) -> BootOptions:

@@ -1,0 +1,76 @@
+"""`pvh run --exec` for programs: a shell command in a Linux guest, resumed from the boot cache where it can be."""
+
+from __future__ import annotations
+
+from pvh.cli.boot import Boot
+from pvh.cli.exec import Errand, for_command, linux_alone
+from pvh.guest import Guest
+from pvh.guest_ended import GuestEnded
+from pvh.hints import TYPE_CHECKING
+from pvh.outcome import Outcome
+from pvh.plan.options import BootOptions
+from pvh.record import dataclass
+
+if TYPE_CHECKING:
+    from pvh.console import Console
+    from pvh.devices.typed import Typed
+    from pvh.machine import Machine, Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a command in a guest.
+
+    status   its exit status, 0 to 255
+    output   what the guest's console said, in bytes: the command's output and errors, and the kernel's if it had any
+    resumed  whether the guest came out of the boot cache, without a boot
+    notes    what a person may want to know, such as why an entry of the cache was dropped: a line each
+    outcome  how the guest ended
+
+    >>> pvh.run_command(vmlinuz, "exit 3", busybox=busybox).status
+    3
+    """
+
+    status: int
+    output: bytes
+    resumed: bool
+    notes: tuple[str, ...]
+    outcome: Outcome
+
+
+def run_command(
+    kernel: str, command: str, options: BootOptions | None = None, *, busybox: str | None = None, cache: bool = True
+) -> Ran:
+    """Boot the Linux at a path into one shell command, or have a guest of the boot cache go on to it; wait for its end.
+
+    options  of the guest; the first module is an initrd that brings the shell; timeout in seconds of the host's
+    busybox  the shell where there is no initrd: path of a static one; None: the host's
+    cache    go on from the boot cache, and keep there what is booted: one user's files, `pvh cache list` shows them;
+             on the emulator, with the host's clock
+
+    The command has no input. Raises what boot() does; UsageError for a kernel that is no Linux, or without a shell;
+    GuestEnded if the guest ended, or its time was up, before the command told a status.
+
+    >>> ran = pvh.run_command(vmlinuz, "uname -s; exit 3", busybox=busybox)
+    >>> ran.status, ran.output.split()
+    (3, [b'Linux'])
+    """
+    options = for_command(options or BootOptions(), busybox)
+    notes: list[str] = []
+    errand = Errand(kernel, options, command, "none")
+    boot = Boot(kernel, options, lambda found: linux_alone(options, found), notes.append)
+    boot.timeout = options.timeout
+    boot.choose()
+
+    def make(console: Console, hear: Watch, typed: Typed) -> Machine:
+        from pvh.cache import Cache
+
+        boot.console, boot.watch, boot.typed = console.hear, hear, typed
+        return errand.make(boot, Cache(notes.append) if cache and options.clock == "host" else None)
+
+    with Guest(make) as guest:
+        outcome = guest.wait()
+        output = guest.console.read()
+    if outcome.ending != "exit-port":
+        raise GuestEnded("the command told no status", outcome, output[-400:].decode("utf-8", "replace"))
+    return Ran(outcome.status, output, errand.cached, tuple(notes), outcome)
