@@ -20,7 +20,7 @@ MUTATED := kernel
 BOOT ?= --engine emulator --cmdline 'earlyprintk=xen console=hvc0'
 KERNEL ?=
 
-.PHONY: help setup boot specimens lint types test test-more docs oracle bench accept clean
+.PHONY: help setup boot specimens lint types test test-more test-loaders docs oracle bench accept clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -84,6 +84,10 @@ test-more: setup specimens docs ## documentation, browser, genuine KVM inside QE
 	PVH_SPECIMENS=required $(BIN)/pytest -m 'browser or nested or slow'
 	for room in $(MUTATED); do $(BIN)/python tools/mutate.py $$room; done
 	$(BIN)/python -m tools.pythons
+
+test-loaders: setup ## every odd kernel in the real QEMU: pvh inspect --loaders says what it does (2 minutes)
+	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
+	$(BIN)/pytest tests/kernel/test_loaders.py
 
 docs: setup ## build the documentation into .cache/site; a warning is an error
 	@$(BIN)/python -m pip install -qq --group docs

@@ -50,6 +50,7 @@ def declare(parser: ArgumentParser | Notes) -> None:
     parser.add_argument("file", metavar="FILE", help="a kernel image; - is standard input")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--picture", action="store_true", help="draw where segments lie, as at a terminal")
+    parser.add_argument("--loaders", action="store_true", help="say how other loaders would boot it, and why not")
     parser.add_argument("--abi", choices=("v1", "v0", "draft-c"), default="v1",
                         help="draft-c: warn of notes that Draft C lists and the file lacks")  # fmt: skip
 
@@ -65,9 +66,24 @@ def main(argv: list[str]) -> int:
         return error.status
     if options.abi == "draft-c":
         kernel = replace(kernel, warnings=kernel.warnings + draft_c(kernel))
+    if options.loaders:
+        return _loaders(kernel, machine_readable=options.json)
     drawn = not options.json and (options.picture or sys.stdout.isatty())
     _print(as_dict(kernel) if options.json else as_text(kernel, _width(), _picture(kernel) if drawn else []))
     return 0 if kernel.bootable else NotAKernel.status
+
+
+def _loaders(kernel: Kernel, *, machine_readable: bool) -> int:
+    """Print what other loaders make of a kernel; 0 when one of them boots it by PVH, 20 when none does."""
+    from pvh.cli.inspect_loaders import as_rows, as_table  # only for --loaders
+    from pvh.kernel.loaders import judge_all
+
+    found = judge_all(kernel)
+    if machine_readable:
+        _print({"path": kernel.path, "loaders": as_rows(found)})
+    else:
+        _print(as_table(printable(kernel.path), found, _width()))
+    return 0 if any(verdict.pvh for verdict in found) else NotAKernel.status
 
 
 def _print(report: dict[str, object] | str) -> None:

@@ -11,12 +11,13 @@ from pvh.cli.plain import parse
 from pvh.conformance.probe.capture import read_capture
 from pvh.conformance.probe.compare import differences, only, shown
 from pvh.conformance.probe.facts import Observation, observe
-from pvh.conformance.probe.kernel import probe_file
+from pvh.conformance.probe.kernel import probe_file, probe_path
 from pvh.conformance.probe.own import OWN, run_own
 from pvh.conformance.probe.verdicts import Verdict, judge
 from pvh.conformance.probe.vmm import VMMS, Probe, run_vmm
 from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING, Any
+from pvh.kernel.read import read_kernel
 from pvh.kernel.source import open_source
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ ABOUT = {
   pvh probe qemu-q35 --accel kvm --against qemu-pc
   pvh probe --write probe.elf  # boot it anywhere, keep what its console says,
   pvh probe --dump console.log # and read that
+  pvh probe --gdb localhost:1234 --kernel vmlinux
 
 exit status: 0 every promise seen is kept, 20 one is not, 2 wrong usage, 14 the VMM failed""",
 }
@@ -45,6 +47,9 @@ def declare(parser: ArgumentParser | Notes) -> None:
     parser.add_argument("vmm", metavar="VMM", nargs="?", help=", ".join((*VMMS, *OWN)))
     parser.add_argument("--accel", choices=("tcg", "kvm"), default="tcg", help="QEMU's accelerator (default tcg)")
     parser.add_argument("--dump", metavar="FILE", help="read a console's log; - is standard input")
+    parser.add_argument("--gdb", metavar="ADDRESS",
+                        help="ask a stopped machine's GDB stub at HOST:PORT or unix:PATH")  # fmt: skip
+    parser.add_argument("--kernel", metavar="FILE", help="the kernel booted there (default: the probe kernel)")
     parser.add_argument("--against", metavar="OTHER", default="pvh-emulator",
                         help="what to compare with: a VMM, a log's path, or none (default pvh-emulator)")  # fmt: skip
     parser.add_argument("--form", choices=("elf32", "elf64", "bzimage"), default="elf32",
@@ -75,10 +80,16 @@ def main(argv: list[str]) -> int:
 
 def _seen(asked: Any) -> Observation:
     """Ask what the line says to ask."""
-    ways = [bool(asked.vmm), bool(asked.dump)]
+    ways = [bool(asked.vmm), bool(asked.dump), bool(asked.gdb)]
     if sum(ways) != 1:
         cause = "nothing to probe" if not any(ways) else "more than one thing to probe"
-        raise UsageError(cause, wanted="a VMM's name or --dump FILE", hint=_NAMES)
+        raise UsageError(cause, wanted="a VMM's name, --dump FILE or --gdb ADDRESS", hint=_NAMES)
+    if asked.kernel and not asked.gdb:
+        raise UsageError("--kernel goes with --gdb: elsewhere the probe kernel is booted")
+    if asked.gdb:
+        from pvh.conformance.probe.gdb import probe_by_gdb  # only for --gdb
+
+        return probe_by_gdb(asked.gdb, read_kernel(asked.kernel or probe_path(asked.form)), asked.timeout)
     return _log(asked.dump) if asked.dump else _boot(asked.vmm, asked)
 
 

@@ -1,0 +1,99 @@
+"""Write docs/corpus.md and docs/corpus.json: the odd kernels of tests/kernel, and what each loader makes of them.
+
+    python -m tools.corpus
+
+A file of the corpus is in the JSON, zlib and base64, where that is short.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+import zlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT / "tests") not in sys.path:
+    sys.path.insert(0, str(ROOT / "tests"))
+
+from kernel.case import Case  # noqa: E402 - the corpus lies with the tests
+from kernel.corpus import CASES  # noqa: E402
+from pvh.kernel.loaders import LoaderVerdict, judge_all  # noqa: E402
+from pvh.kernel.read import read_source  # noqa: E402
+from pvh.kernel.source import BytesSource  # noqa: E402
+
+PAGE, DATA = ROOT / "docs" / "corpus.md", ROOT / "docs" / "corpus.json"
+SCHEMA = "pvh.corpus/1"
+_SHORT = 2048  # bytes, packed
+
+_HEAD = """# Odd kernels, and who boots them
+
+The files that `tests/kernel/test_corpus.py` reads `pvh inspect` with, and what each loader makes of them by its rules:
+`pvh inspect --loaders FILE` says the same of any file, with messages and sources. [corpus.json](corpus.json) has all of
+it, and the files. `make test-loaders` proves QEMU's column by running each file in QEMU.
+
+A number is the address at which the loader enters by PVH; a dash, that it refuses the file; a word, that it boots it
+otherwise.
+
+"""
+
+
+def verdicts(case: Case) -> tuple[LoaderVerdict, ...]:
+    """Return what each loader makes of a case."""
+    return judge_all(read_source(BytesSource(case.id, case.data)))
+
+
+def as_data() -> dict[str, object]:
+    """Return the corpus as the JSON file has it."""
+    return {"schema": SCHEMA, "cases": [_case(case) for case in sorted(CASES, key=lambda case: case.id)]}
+
+
+def _case(case: Case) -> dict[str, object]:
+    packed = base64.b64encode(zlib.compress(case.data, 9)).decode()
+    return {
+        "id": case.id,
+        "bytes": len(case.data),
+        "sha256": hashlib.sha256(case.data).hexdigest(),
+        "file": packed if len(packed) <= _SHORT else None,
+        "problems": list(case.problems),
+        "warnings": list(case.warnings),
+        "loaders": {
+            verdict.loader: {"pvh": verdict.pvh, "path": verdict.path, "entry": verdict.entry, "says": verdict.says,
+                             "why": verdict.why}
+            for verdict in verdicts(case)
+        },
+    }  # fmt: skip
+
+
+def data() -> str:
+    """Return the JSON file's text: a case on each line."""
+    made = as_data()
+    cases = made["cases"]
+    assert isinstance(cases, list)
+    rows = ",\n".join(json.dumps(case, sort_keys=True) for case in cases)
+    return f'{{"schema": "{SCHEMA}", "cases": [\n{rows}\n]}}\n'
+
+
+def page() -> str:
+    """Return the page's text."""
+    rows: list[str] = []
+    for case in sorted(CASES, key=lambda case: case.id):
+        found = verdicts(case)
+        if not rows:
+            names = [verdict.loader for verdict in found]
+            rows += [f"| file | {' | '.join(names)} |", "|" + "--|" * (len(names) + 1)]
+        rows.append(f"| {case.id} | {' | '.join(map(_cell, found))} |")
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+def _cell(verdict: LoaderVerdict) -> str:
+    if verdict.pvh:
+        return f"{verdict.entry:#x}"
+    return "multiboot" if verdict.path == "multiboot" else "Linux" if verdict.path else "-"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    DATA.write_text(data(), encoding="utf-8")
