@@ -56,6 +56,24 @@ def test_one_engine_does_not_load_the_other() -> None:
         assert not [name for name in loaded("kvm") if name.startswith("pvh.engines.emulator")]
 
 
+@pytest.mark.parametrize(
+    ("statement", "standard", "ours"),
+    [
+        ("import pvh", {"__future__", "types"}, {"pvh"}),
+        ("from pvh.cli import main; main(['--version'])", {"__future__", "gc", "types"},
+         {"pvh", "pvh.cli", "pvh.errors", "pvh.hints"}),
+    ],
+)  # fmt: skip
+def test_the_package_and_its_version_load_next_to_nothing(statement: str, standard: set[str], ours: set[str]) -> None:
+    """What a person or a build script waits for most often: neither typing, nor re, nor anything of metadata."""
+    report = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    names = set(done.stderr.split())
+    assert {name for name in names if name.partition(".")[0] == "pvh"} == ours
+    tops = {name.partition(".")[0] for name in names}
+    assert {name for name in tops if not name.startswith("_") and name != "pvh"} <= standard
+
+
 def test_nothing_of_other_commands_is_loaded() -> None:
     others = ("pvh.cli.inspect", "pvh.cli.plan", "pvh.cli.doctor", "pvh.plan.svg", "pvh.plan.text", "pvh.diagnosis")
     assert loaded("emulator").isdisjoint(others)

@@ -10,7 +10,6 @@ Everything is imported on first use.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from types import ModuleType
 
 TYPE_CHECKING = False  # as pvh.hints has it, which importing the package should not import
@@ -104,6 +103,8 @@ if not TYPE_CHECKING:  # checkers know what there is, and that there is nothing 
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module 'pvh' has no attribute {name!r}")
+        from importlib import import_module  # most of the time that importing the package took
+
         value = globals()[name] = getattr(import_module(home), name)
         return value
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from importlib import import_module
 
 from pvh.errors import PvhError
 
@@ -70,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _guarded(name: str, arguments: list[str]) -> int:
+    from importlib import import_module  # not for --version, of whose time it is a twentieth
+
     try:
         status: int = import_module(f"pvh.cli.{name}").main(arguments)
         sys.stdout.flush()
