@@ -130,7 +130,8 @@ def windows() -> None:
             raise TypeError("argument of type 'NoneType' is not iterable")
         real_init(self, name, *args, **kwargs)
 
-    ctypes.CDLL.__init__ = init  # type: ignore[method-assign]
+    replaced: Any = ctypes.CDLL
+    replaced.__init__ = init
     sys.platform = "win32"
     os.environ["PROCESSOR_ARCHITECTURE"] = "AMD64"
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 from pvh.abi.x86 import PAGE_SIZE
+from pvh.hints import Any
 from pvh.host import read_into
 from pvh.record import dataclass
 
@@ -37,7 +38,8 @@ class PlainMemory:
     def reserve(self, gpa: int, size: int) -> Area:  # noqa: ARG002 - as the other
         """Return memory for a block at gpa; raises OSError."""
         # What is shared would be shared with forks, too. Windows knows neither flags nor fork.
-        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+        has_flags = hasattr(mmap, "MAP_ANONYMOUS")
+        private: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if has_flags else {}
         area = mmap.mmap(-1, size, **private)
         # The view keeps it; it goes with the last of its views.
         return Area(ctypes.addressof(ctypes.c_char.from_buffer(area)), memoryview(area).cast("B"), lambda: None)
