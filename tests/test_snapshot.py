@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pvh
 from pvh import snapshot
 from pvh.build.builder import build
 from pvh.build.frozen import freeze
 from pvh.build.populated import populated
 from pvh.build.ram import GuestRam
 from pvh.engines.emulator.engine import EmulatorEngine
+from pvh.engines.engine import Engine
 from pvh.engines.exits import Exit
+from pvh.engines.select import choose
+from pvh.errors import PvhError
 from pvh.kept import dumps, loads
 from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
@@ -30,13 +34,13 @@ ENGINE = EmulatorEngine()
 class Run:
     """A guest that stops after so many exits; what it has said since it was last asked."""
 
-    def __init__(self, guest: str, exits: int, vcpus: int = 1) -> None:
+    def __init__(self, guest: str, exits: int, vcpus: int = 1, engine: Engine = ENGINE) -> None:
         self.said = bytearray()
         self.left = exits
         self.there = threading.Event()
         options = BootOptions(vcpus=vcpus, memory=64 << 20, timeout=60)
         made = plan(read_kernel(str(GUESTS / guest)), options)
-        self.machine = Machine(build(made), ENGINE, self.said.extend, self.count)
+        self.machine = Machine(build(made), engine, self.said.extend, self.count)
         self.snapshot: Snapshot | None = None
 
     def count(self, _vcpu: int, _event: Exit, _answer: int | None) -> None:
@@ -68,7 +72,42 @@ class Run:
 @given(data=st.data())
 def test_what_follows_a_snapshot_follows_each_time(guest: str, vcpus: int, data: st.DataObject) -> None:
     """In place, again, and in another machine that has only the snapshot as it is kept in a file."""
-    run = Run(guest, data.draw(st.integers(1, 400)), vcpus)
+    follows(Run(guest, data.draw(st.integers(1, 400)), vcpus))
+
+
+@pytest.mark.parametrize(
+    ("guest", "vcpus", "most"), [("personality.elf", 1, 400), ("smp.elf", 2, 100), ("vcpuop.elf", 2, 400)]
+)
+@settings(max_examples=2)
+@given(data=st.data())
+def test_it_follows_on_kvm(kvm: Engine, guest: str, vcpus: int, most: int, data: st.DataObject) -> None:
+    follows(Run(guest, data.draw(st.integers(1, most)), vcpus, kvm), kvm)
+
+
+@pytest.fixture(scope="module")
+def kvm() -> Engine:
+    try:
+        return choose("kvm", lambda _: None)
+    except PvhError as error:
+        pytest.skip(str(error))
+
+
+def test_a_guest_on_kvm_goes_back_and_is_cloned(kvm: Engine) -> None:
+    """By what people call."""
+    kernel = str(GUESTS / "personality.elf")
+    with pvh.boot(kernel, BootOptions(engine="kvm", memory=64 << 20, vcpus=1), paused=True) as guest:
+        moment = guest.snapshot()
+        assert moment.engine == kvm.name
+        guest.resume()
+        first = guest.wait(60).ending, guest.console.text
+        guest.restore(moment)
+        with pvh.resume(moment) as other:
+            assert (guest.wait(60).ending, guest.console.text) == first
+            assert (other.wait(60).ending, other.console.text) == first
+    assert first[0] == "poweroff"
+
+
+def follows(run: Run, engine: Engine = ENGINE) -> None:
     run.until_there()
     expected, taken = run.text(), run.snapshot
     if taken is None:  # it ended before
@@ -80,7 +119,7 @@ def test_what_follows_a_snapshot_follows_each_time(guest: str, vcpus: int, data:
     assert loads(dumps(taken.state), RECORDS) == taken.state
     said = bytearray()
     kept = Snapshot(taken.plan, taken.engine, taken.ram, loads(dumps(taken.state), RECORDS))
-    other = snapshot.resume(kept, ENGINE, said.extend)
+    other = snapshot.resume(kept, engine, said.extend)
     other.run()
     assert said == expected
     other.image.ram.close()

@@ -79,6 +79,7 @@ class Machine:
         self._typed = typed
         self._answer: Callable[[bool], None] | None = None
         self._bell = Lock()  # released: there is news for the supervisor
+        self._looking = Lock()  # held while the supervisor looks at vCPUs, and while those are kept or changed
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[type[Exit]] = Counter()
         self._seen = 0
@@ -157,28 +158,30 @@ class Machine:
 
     def capture(self) -> dict[str, Any]:
         """Return what is kept of the guest, its memory apart: see kept.py. No vCPU runs. Raises EngineError."""
-        now = self._clock.now()
-        return {
-            "tsc_khz": self._tsc_khz,
-            "vm": self.vm.capture(),
-            "now": now - self._behind,
-            "due": {key: at - now for key, at in self._due.items() if key[0] in _TIMERS},
-            "processors": capture(self._processors),
-            "board": capture(self._board),
-        }
+        with self._looking:
+            now = self._clock.now()
+            return {
+                "tsc_khz": self._tsc_khz,
+                "vm": self.vm.capture(),
+                "now": now - self._behind,
+                "due": {key: at - now for key, at in self._due.items() if key[0] in _TIMERS},
+                "processors": capture(self._processors),
+                "board": capture(self._board),
+            }
 
     def apply(self, state: dict[str, Any]) -> None:
         """Go on from what capture() returned. No vCPU runs, and guest memory is what it was then.
 
         Its clocks go on from where they were. Raises EngineError when the engine refuses.
         """
-        self._endings = []
-        self.vm.apply(state["vm"])
-        apply(self._processors, state["processors"])
-        now = self._clock.now()
-        self._behind = now - state["now"]
-        apply(self._board, state["board"])
-        self._due = {key: now + left for key, left in state["due"].items()}
+        with self._looking:
+            self._endings = []
+            self.vm.apply(state["vm"])
+            apply(self._processors, state["processors"])
+            now = self._clock.now()
+            self._behind = now - state["now"]
+            apply(self._board, state["board"])
+            self._due = {key: now + left for key, left in state["due"].items()}
         self._ring()
 
     def end(self, ending: Ending, reason: str, *, vcpu: int | None = None, status: int | None = None) -> None:
@@ -375,7 +378,8 @@ class Machine:
             self._call_at_rest()
             now = time.monotonic_ns()
             if look is not None and now >= look:
-                self._look()
+                with self._looking:
+                    self._look()
                 look = now + _LOOK_NS
             if deadline is not None and now >= deadline:
                 self.end("deadline", f"it was still running after {timeout:g} s")

@@ -10,6 +10,7 @@ import sys
 import traceback
 
 from engines.kvm.halts import HALTS
+from engines.kvm.keeping import KEEPING
 from engines.kvm.scenarios import SCENARIOS, occurrences
 from pvh.engines.kvm import patch
 from pvh.engines.kvm.engine import KvmEngine
@@ -20,7 +21,7 @@ def main() -> int:
     patch.find_sites = occurrences
     engine = KvmEngine()
     failed = 0
-    for scenario in (*SCENARIOS, *HALTS):
+    for scenario in (*SCENARIOS, *HALTS, *KEEPING):
         try:
             scenario(engine)
         except Exception:  # noqa: BLE001 - the others shall run

@@ -38,6 +38,8 @@ def intercepted(dev: int) -> bool:
 class Sites:
     """Where an `out PORT, al` is a hypercall: replaced instructions, and pages that hold the engine's stubs."""
 
+    KEPT = ("patched", "pages")
+
     patched: frozenset[int] = frozenset()
     pages: set[int] = field(default_factory=set[int])
 

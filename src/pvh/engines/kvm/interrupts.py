@@ -29,6 +29,7 @@ class Interrupts:
         self._vm = vm
         self._held: dict[tuple[int, int | None], Callable[[], bool]] = {}
         self._lock = threading.Lock()
+        self._trying = threading.Lock()
         self._news = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -46,6 +47,23 @@ class Interrupts:
                 self._thread = threading.Thread(target=self._retry, daemon=True)
                 self._thread.start()
         self._news.set()
+
+    def still(self) -> threading.Lock:
+        """Return a lock while which is held nothing is tried."""
+        return self._trying
+
+    @property
+    def held(self) -> list[tuple[int, int]]:
+        """The APIC ids and vectors that wait; what is called back is no part of it. In still(), here and below."""
+        with self._lock:
+            return [(apic_id, vector) for apic_id, vector in self._held if vector is not None]
+
+    @held.setter
+    def held(self, held: list[tuple[int, int]]) -> None:
+        with self._lock:
+            self._held.clear()
+        for apic_id, vector in held:
+            self.hold((apic_id, vector), partial(self._deliver, apic_id, vector))
 
     def close(self) -> None:
         """Stop trying; nothing uses the descriptor afterwards."""
@@ -70,9 +88,13 @@ class Interrupts:
             self._news.clear()
             if self._closed:
                 return
-            with self._lock:
-                waiting = tuple(self._held.items())
-            for key, attempt in waiting:
-                if attempt():
-                    with self._lock:
-                        self._held.pop(key, None)
+            with self._trying:
+                self._try()
+
+    def _try(self) -> None:
+        with self._lock:
+            waiting = tuple(self._held.items())
+        for key, attempt in waiting:
+            if attempt():
+                with self._lock:
+                    self._held.pop(key, None)

@@ -33,6 +33,8 @@ class Parking:
     stands  what it awaits: the truth while its thread is outside KVM_RUN
     """
 
+    KEPT = ("stands", "_deaf", "_was", "_dozes_at", "_nmi")
+
     def __init__(self, fd: int, *, waits: bool) -> None:
         """Begin as KVM makes a vCPU: the first runs, others wait for an INIT."""
         self.stands: Awaits = "init" if waits else "nothing"

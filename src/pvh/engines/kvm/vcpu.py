@@ -35,13 +35,15 @@ from pvh.engines.kvm.hypercall_page import OUT, PORT, Sites
 from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.parking import Parking
 from pvh.errors import EngineError
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import keep, put_back
 from pvh.kernel.source import FileSource
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Awaits
     from pvh.engines.kvm.debug import GuestDebug
+    from pvh.engines.kvm.kept_state import Keeper
 
 _MASK64 = (1 << 64) - 1
 _STEP_SECONDS = 0.5
@@ -225,7 +227,13 @@ class KvmVcpu:
                 handler = self._exits.get(reason)
                 if handler is None:
                     handler = partial(self._break, detail=f"KVM left the guest for a reason unknown here ({reason})")
-                self._ended = not handler(sink)
+                try:
+                    self._ended = not handler(sink)
+                except BaseException:
+                    from pvh.engines.kvm.kept_state import finish  # the run has failed
+
+                    finish(self._fd, self._run)
+                    raise
         finally:
             self._thread = 0
 
@@ -308,6 +316,32 @@ class KvmVcpu:
     def recent(self) -> tuple[int, ...]:
         """Return nothing: KVM keeps no history."""
         return ()
+
+    def capture(self, keeper: Keeper) -> dict[str, Any]:
+        """Return what is kept of it, its TSC apart. Between runs. Raises EngineError."""
+        self._parking.learn()
+        return {"kvm": keeper.capture(self._fd), "parking": keep(self._parking)}
+
+    def apply(self, keeper: Keeper, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned; the TSC is right already. Between runs. Raises EngineError."""
+        keeper.apply(self._fd, state["kvm"])
+        put_back(self._parking, state["parking"])
+        self._run[kvm.RUN_DIRTY_REGS] = self._run[kvm.RUN_REQUEST_INTERRUPT_WINDOW] = 0
+        self._callback = None  # who wants one asks again
+        self._fresh = self._ended = False
+
+    @property
+    def tsc_offset(self) -> int:
+        """What the vCPU's TSC is ahead of the host's, modulo 2**64. Between runs. Raises EngineError."""
+        from pvh.engines.kvm.kept_state import tsc_offset  # only where there are snapshots
+
+        return tsc_offset(self._fd)
+
+    @tsc_offset.setter
+    def tsc_offset(self, offset: int) -> None:
+        from pvh.engines.kvm.kept_state import set_tsc_offset
+
+        set_tsc_offset(self._fd, offset)
 
     def close(self) -> None:
         """Give the vCPU back."""

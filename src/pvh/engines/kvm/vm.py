@@ -15,7 +15,11 @@ from pvh.engines.kvm import ioctl as kvm
 from pvh.engines.kvm.clock import GuestClock
 from pvh.engines.kvm.interrupts import Interrupts
 from pvh.engines.kvm.vcpu import KvmVcpu, Surroundings
-from pvh.errors import EngineError
+from pvh.hints import TYPE_CHECKING, Any
+from pvh.kept import keep, put_back
+
+if TYPE_CHECKING:
+    from pvh.engines.kvm.kept_state import Keeper
 
 # Where Intel processors without "unrestricted guest" keep KVM's own TSS (3 pages) and identity map (1 page): below the
 # reset vector, above every address that PVH uses (special pages end at 0xff000000).
@@ -87,6 +91,8 @@ class KvmVm:
         self._unpatched: tuple[int, ...] = ()
         self._sites = hypercall_page.Sites()
         self._trap = hypercall_page.OUT
+        self._dev = dev
+        self._keeper: Keeper | None = None
         self._fd = make_vm(dev, image.ram)
         self._slots = len(image.ram.blocks)
         self._interrupts = Interrupts(self._fd)
@@ -153,12 +159,44 @@ class KvmVm:
             vcpu.debugged().break_at(tuple(addresses))
         return True
 
-    def capture(self) -> None:
-        """Refuse. Raises EngineError."""
-        raise EngineError("snapshots are not there on KVM yet", hint="use --engine emulator")
+    def capture(self) -> dict[str, Any]:
+        """Return what is kept of the processors. Raises EngineError where KVM cannot give it."""
+        keeper = self._keep()
+        with self._interrupts.still():
+            return {
+                "vcpus": [vcpu.capture(keeper) for vcpu in self._vcpus],
+                "at": self._vcpus[0].tsc(),
+                "offsets": [vcpu.tsc_offset for vcpu in self._vcpus],
+                "held": self._interrupts.held,
+                "sites": keep(self._sites),
+                "unpatched": self._unpatched,
+            }
 
-    def apply(self, state: object) -> None:
-        """Do nothing: there is no state."""
+    def apply(self, state: dict[str, Any]) -> None:
+        """Go on from what capture() returned. Raises EngineError where KVM refuses it."""
+        keeper = self._keep()
+        with self._interrupts.still():
+            self._go_on_at(state["at"], state["offsets"])
+            for vcpu, of_it in zip(self._vcpus, state["vcpus"], strict=True):
+                vcpu.apply(keeper, of_it)
+            self._interrupts.held = state["held"]
+        put_back(self._sites, state["sites"])
+        self._unpatched = state["unpatched"]
+
+    def _keep(self) -> Keeper:
+        if self._keeper is None:
+            from pvh.engines.kvm.kept_state import Keeper  # only where there are snapshots
+
+            self._keeper = Keeper(self._dev, self._fd)
+        return self._keeper
+
+    def _go_on_at(self, tsc: int, offsets: list[int]) -> None:
+        """Have the first vCPU's TSC be what it was, and the others' as far from it as they were."""
+        first = self._vcpus[0]
+        gap = first.tsc_offset + tsc - first.tsc() - offsets[0]
+        for vcpu, offset in zip(self._vcpus, offsets, strict=True):
+            vcpu.tsc_offset = offset + gap
+        self._clock = GuestClock(first)
 
     def close(self) -> None:
         """Give everything back. No vCPU may be running."""
