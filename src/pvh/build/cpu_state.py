@@ -84,7 +84,7 @@ class CpuState:
     efer: int = 0
     dr6: int = 0xFFFF0FF0
     dr7: int = 0x400
-    mtrr_def_type: int = 0x806
+    mtrr_def_type: int = x86.MTRR_WRITE_BACK
 
     @property
     def cpl(self) -> int:

@@ -135,12 +135,16 @@ def write(fd: int, state: CpuState, *, fresh: bool) -> None:
 
 
 def enable_caches(fd: int) -> None:
-    """Clear CR0.CD and NW of a fresh vCPU, as firmware does: an INIT keeps them (Intel SDM vol. 3, table 10-1)."""
+    """Clear CR0.CD and NW of a fresh vCPU and enable its MTRRs, write-back by default, as libxenguest does for each.
+
+    An INIT keeps both (Intel SDM vol. 3, table 10-1).
+    """
     sregs = bytearray(SREGS_SIZE)
     kvm.must("reading the control registers", fd, kvm.GET_SREGS, sregs)
     cr0 = kvm.U64.unpack_from(sregs, _CONTROL_AT)[0] & ~(x86.CR0_CD | x86.CR0_NW)
     kvm.U64.pack_into(sregs, _CONTROL_AT, cr0)
     kvm.must("the control registers", fd, kvm.SET_SREGS, sregs)
+    _write_msrs(fd, ((x86.MSR_MTRR_DEF_TYPE, x86.MTRR_WRITE_BACK),))
 
 
 def _reset_rest(fd: int) -> None:
