@@ -16,11 +16,8 @@ import json
 import statistics
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from bench.startup import ROOT, surroundings
@@ -66,16 +63,9 @@ def here(runs: int) -> Iterator[dict[str, Any]]:
 
 
 def inside(script: str, *arguments: str) -> str:
-    """Run a script on the genuine KVM; return what it said. The engine's disassembler goes with it."""
-    import capstone
-
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder, "capstone.tar")
-        with tarfile.open(archive, "w") as tar:
-            tar.add(Path(capstone.__file__).parent, "capstone")
-        words = ["-m", "tools.nested.run", "--timeout", str(SECONDS_NESTED), "--add", str(archive), "--", script]
-        command = [sys.executable, *words, *arguments]
-        return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout
+    """Run a script on the genuine KVM; return what it said."""
+    words = ["-m", "tools.nested.run", "--timeout", str(SECONDS_NESTED), "--", script, *arguments]
+    return subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 def nested(runs: int) -> Iterator[dict[str, Any]]:

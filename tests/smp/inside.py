@@ -1,14 +1,12 @@
 """Runs inside (tools/nested): the SMP guests and vcpuop on the genuine KVM; one JSON line each.
 
 PAE and hypercalls from CPL 3 are left out, for the reasons in modes.inc.
-The KVM engine finds hypercalls in code with capstone, which the machine inside does not have: it comes as an archive.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import tarfile
 import time
 
 from pvh.engines.kvm.engine import KvmEngine
@@ -16,15 +14,11 @@ from smp.boot import boot
 from smp.expect import CALLBACK, SELFMOD, STORM, summary
 from vcpuop.expect import differences
 
-ARCHIVE = "/work/capstone.tar"
 LEFT_OUT = frozenset(("pae", "ring3"))
 
 
 def main(*names: str) -> int:
     """Run the guests named by `guest:vcpus`."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall("/tmp/packages")  # our own archive; Debian 12's Python has no filters yet
-    sys.path.append("/tmp/packages")
     engine = KvmEngine()
     failed = 0
     for name in names:

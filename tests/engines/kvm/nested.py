@@ -1,8 +1,4 @@
-"""Runs inside (tools/nested): every scenario and halt on the genuine KVM. Lines `ok NAME` or `FAILED NAME: why`.
-
-There is no disassembler inside: each occurrence of VMCALL's bytes counts as an instruction, which is true of these
-guests (test_patch.py).
-"""
+"""Runs inside (tools/nested): every scenario and halt on the genuine KVM. Lines `ok NAME` or `FAILED NAME: why`."""
 
 from __future__ import annotations
 
@@ -11,14 +7,12 @@ import traceback
 
 from engines.kvm.halts import HALTS
 from engines.kvm.keeping import KEEPING
-from engines.kvm.scenarios import SCENARIOS, occurrences
-from pvh.engines.kvm import patch
+from engines.kvm.scenarios import SCENARIOS
 from pvh.engines.kvm.engine import KvmEngine
 
 
 def main() -> int:
     """Run them all; the status is the number that failed."""
-    patch.find_sites = occurrences
     engine = KvmEngine()
     failed = 0
     for scenario in (*SCENARIOS, *HALTS, *KEEPING):

@@ -14,7 +14,7 @@ from struct import pack
 from typing import Any, Self
 
 from engines.flat import FLAT_STATE, MEMORY, long_state
-from pvh.abi.x86 import CR0_CD, CR0_NW, MSR_LSTAR, MSR_PAT
+from pvh.abi.x86 import CR0_CD, CR0_NW, MSR_LSTAR, MSR_MTRR_DEF_TYPE, MSR_PAT
 from pvh.build.cpu_state import CpuState, TableRegister
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
@@ -32,7 +32,6 @@ from pvh.engines.exits import (
 )
 from pvh.engines.kvm import state
 from pvh.engines.kvm.engine import KvmEngine
-from pvh.engines.kvm.hypercall_page import VMCALL, VMMCALL
 from pvh.engines.kvm.vm import KvmVm
 from pvh.kernel.read import read_kernel
 from pvh.plan.options import BootOptions
@@ -56,15 +55,6 @@ def guest_image(slot: int, *, wide: bool = False, vcpus: int = 1, patch: bool = 
     plan = Plan(kernel, options, (), (), ((0, MEMORY),), BASE, StartInfo(0, 0, 0, 0, (), 0, 0))
     state = long_state(ram) if wide else FLAT_STATE
     return Image(plan, ram, replace(state, rip=BASE + SLOT * slot, **registers))
-
-
-def occurrences(image: Image) -> tuple[int, ...]:
-    """Return every place of VMCALL's and VMMCALL's bytes in the kernel."""
-    found: set[int] = set()
-    for segment in image.plan.kernel.loads:
-        data = image.ram.read(segment.paddr, segment.filesz) or b""
-        found |= {segment.paddr + at for at in range(len(data)) if data[at : at + 3] in (VMCALL, VMMCALL)}
-    return tuple(sorted(found))
 
 
 @dataclass(slots=True)
@@ -344,6 +334,8 @@ def second_processor(engine: KvmEngine) -> None:
     assert image.ram.write(AP_CODE, code)
     with Run(engine, image) as run:
         said: list[tuple[int, Exit]] = []
+        ap = run.vm.vcpus[1]
+        assert state.read_msr(ap._fd, MSR_MTRR_DEF_TYPE) == 0x806
 
         def body(index: int) -> None:
             run.vm.vcpus[index].run(lambda event: said.append((index, event)))
@@ -360,7 +352,8 @@ def second_processor(engine: KvmEngine) -> None:
             thread.join(5)
         assert not any(thread.is_alive() for thread in threads), "a halted vCPU must leave when it is kicked"
         assert said == [(1, PortOut(FOUND, 2, AP_CODE >> 4))]
-        assert not run.vm.vcpus[1].state().cr0 & (CR0_CD | CR0_NW)
+        assert not ap.state().cr0 & (CR0_CD | CR0_NW)
+        assert state.read_msr(ap._fd, MSR_MTRR_DEF_TYPE) == 0x806, "as on the first (facts/xen-abi.md)"
 
 
 def waiting_processor_leaves(engine: KvmEngine) -> None:

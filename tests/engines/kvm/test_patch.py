@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 import subprocess
@@ -10,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import capstone
 import pytest
 
 from engines.flat import MEMORY
-from engines.kvm.scenarios import guest_image, occurrences
+from engines.kvm.scenarios import guest_image
 from pvh.build.builder import build
 from pvh.build.image import Image
 from pvh.build.ram import GuestRam
+from pvh.engines.kvm import libcapstone
 from pvh.engines.kvm.hypercall_page import PORT, VMCALL, VMMCALL
 from pvh.engines.kvm.patch import find_sites, patch
 from pvh.errors import EngineError
@@ -43,6 +46,15 @@ def image_of(code: bytes, *, flags: int = 5, bits: int = 64) -> Image:
     segment = Segment(0, 1, flags, 0, AT, AT, len(code), len(code), 0x1000)
     kernel = replace(base.plan.kernel, segments=(segment,), source=BytesSource("", code), bits=bits)
     return replace(base, plan=replace(base.plan, kernel=kernel), ram=ram)
+
+
+def occurrences(image: Image) -> tuple[int, ...]:
+    """Return every place of VMCALL's and VMMCALL's bytes in the kernel."""
+    found: set[int] = set()
+    for segment in image.plan.kernel.loads:
+        data = image.ram.read(segment.paddr, segment.filesz) or b""
+        found |= {segment.paddr + at for at in range(len(data)) if data[at : at + 3] in (VMCALL, VMMCALL)}
+    return tuple(sorted(found))
 
 
 @pytest.mark.parametrize("instruction", [VMCALL, VMMCALL])
@@ -96,7 +108,7 @@ def test_the_replacement_has_the_length_of_what_it_replaces() -> None:
 
 
 def test_the_scenarios_guests_have_instructions_only() -> None:
-    """What tests/engines/kvm/nested.py presumes."""
+    """Their source has the bytes nowhere else."""
     image = guest_image(0)
     assert find_sites(image) == occurrences(image)
     image.ram.close()
@@ -108,6 +120,38 @@ def test_without_a_disassembler_it_says_what_to_do(monkeypatch: pytest.MonkeyPat
         find_sites(image_of(VMCALL))
     assert "--no-patch" in str(caught.value)
     assert find_sites(image_of(b"\x90" * 64)) == (), "and does not need one when there is nothing to look at"
+
+
+def test_a_library_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "libcapstone.so").write_bytes(b"no ELF file")
+    monkeypatch.setattr(libcapstone, "library_path", lambda: str(tmp_path / "libcapstone.so"))
+    with pytest.raises(EngineError, match="capstone library cannot be used") as caught:
+        find_sites(image_of(VMCALL))
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_the_library_and_the_package_decode_alike(bits: int) -> None:
+    """From every start to every later place of code, and of bytes that are none."""
+    package = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
+    package.skipdata = True
+    path = libcapstone.library_path()
+    assert path
+    decoder = libcapstone.Decoder(path, bits)
+    code = CODE[:48] + VMCALL + bytes.fromhex("0f0b0f04") + random.Random(4).randbytes(24) + VMMCALL + b"\x0f"
+    for start in range(len(code)):
+        names = {at: name for at, _, name, _ in package.disasm_lite(code[start:], start) if name != ".byte"}
+        for position in range(start, len(code)):
+            found = decoder.name_at(code, start, position)
+            assert found == names.get(position, "").split(" ")[-1], (start, position)
+    decoder.close()
+
+
+def test_the_package_is_not_imported() -> None:
+    script = "import sys; sys.path.insert(0, 'tests'); from engines.kvm.scenarios import guest_image\n"
+    script += "from pvh.engines.kvm.patch import find_sites; assert find_sites(guest_image(0))\n"
+    script += "sys.exit('capstone' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["vmlinuz-cloud-6.1", "vmlinuz-6.12", "xen-shim", "grub-i386-xen_pvh.bin"])

@@ -17,8 +17,12 @@ from pvh.build.image import Image
 from pvh.build.ram import GuestRam
 from pvh.engines.kvm.hypercall_page import NOP, OUT, VMCALL, VMMCALL
 from pvh.errors import EngineError
+from pvh.hints import TYPE_CHECKING
 from pvh.kernel.elf import read_header, read_sections
 from pvh.kernel.record import Kernel
+
+if TYPE_CHECKING:
+    from pvh.engines.kvm.libcapstone import Decoder
 
 _PF_X = 1
 _SHT_PROGBITS = 1
@@ -44,8 +48,10 @@ def find_sites(image: Image) -> tuple[int, ...]:
     if not candidates:
         return ()
     code = _code(kernel) or segments
-    begins = _Disassembler(kernel.bits)
-    found = {gpa for gpa in candidates for span in code if span[0] <= gpa < span[1] and begins.at(image.ram, gpa, span)}
+    decoder = _decoder(kernel.bits)
+    inside = ((gpa, span) for gpa in candidates for span in code if span[0] <= gpa < span[1])
+    found = {gpa for gpa, span in inside if _begins(decoder, image.ram, gpa, span)}
+    decoder.close()
     return tuple(sorted(found))
 
 
@@ -83,35 +89,27 @@ def _code(kernel: Kernel) -> list[Span]:
     ]
 
 
-class _Disassembler:
-    """Capstone, for one question."""
+def _decoder(bits: int) -> Decoder:
+    """Prepare for code as wide as the ELF class says. REX prefixes are instructions of one byte to 32-bit eyes."""
+    from pvh.engines.kvm import libcapstone  # most small guests have no candidate
 
-    def __init__(self, bits: int) -> None:
-        """Prepare for code as wide as the ELF class says. REX prefixes are instructions of one byte to 32-bit eyes."""
-        try:
-            import capstone  # 20 ms, and most small guests have no candidate
-        except ImportError:
-            raise EngineError(
-                "this KVM does not pass hypercalls on, and finding them in the kernel needs the capstone package",
-                hint="pip install capstone, use --engine emulator, or --no-patch if the kernel uses the hypercall page",
-            ) from None
-        self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
-        self._engine.skipdata = True
+    path = libcapstone.library_path()
+    if path is None:
+        raise EngineError(
+            "this KVM does not pass hypercalls on, and finding them in the kernel needs the capstone package",
+            hint="pip install capstone, use --engine emulator, or --no-patch if the kernel uses the hypercall page",
+        )
+    return libcapstone.Decoder(path, bits)
 
-    def at(self, ram: GuestRam, gpa: int, code: Span) -> bool:
-        """Tell whether an instruction begins at gpa, most sweeps agreeing. None starts before the code does."""
-        furthest = min(max(_SWEEP), gpa - code[0])
-        window = ram.read(gpa - furthest, min(furthest + _LONGEST, code[1] - gpa + furthest)) or b""
-        starts = [furthest - back for back in _SWEEP if back <= furthest] or [0]
-        hits, wanted = 0, _MAJORITY * len(starts)
-        for tried, start in enumerate(starts, 1):
-            hits += self._meets(window[start:], furthest - start)
-            if hits >= wanted or hits + len(starts) - tried < wanted:
-                break  # the rest cannot change the majority, and a kernel's sites are a share of its start-up
-        return hits >= wanted
 
-    def _meets(self, code: bytes, position: int) -> bool:
-        for address, size, mnemonic, _ in self._engine.disasm_lite(code, 0):
-            if address + size > position:
-                return address == position and mnemonic in ("vmcall", "vmmcall")
-        return False
+def _begins(decoder: Decoder, ram: GuestRam, gpa: int, code: Span) -> bool:
+    """Tell whether a VMCALL or VMMCALL begins at gpa, most sweeps agreeing. None starts before the code does."""
+    furthest = min(max(_SWEEP), gpa - code[0])
+    window = ram.read(gpa - furthest, min(furthest + _LONGEST, code[1] - gpa + furthest)) or b""
+    starts = [furthest - back for back in _SWEEP if back <= furthest] or [0]
+    hits, wanted = 0, _MAJORITY * len(starts)
+    for tried, start in enumerate(starts, 1):
+        hits += decoder.name_at(window, start, furthest) in ("vmcall", "vmmcall")
+        if hits >= wanted or hits + len(starts) - tried < wanted:
+            break  # the rest cannot change the majority, and a kernel's sites are a share of its start-up
+    return hits >= wanted
