@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import cache
 
 from pvh.errors import EngineError
@@ -26,11 +26,11 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "cs_open": (c_int, (c_int, c_int, POINTER(c_size_t))),
     "cs_close": (c_int, (POINTER(c_size_t),)),
     "cs_option": (c_int, (c_size_t, c_int, c_size_t)),
-    "cs_strerror": (ctypes.c_char_p, (c_int,)),
+    "cs_strerror": (c_char_p, (c_int,)),
     "cs_malloc": (c_void_p, (c_size_t,)),
     "cs_free": (None, (c_void_p, c_size_t)),
     "cs_disasm_iter": (ctypes.c_bool, (c_size_t, c_void_p, c_void_p, c_void_p, c_void_p)),
-    "cs_insn_name": (ctypes.c_char_p, (c_size_t, c_uint)),
+    "cs_insn_name": (c_char_p, (c_size_t, c_uint)),
 }
 
 
@@ -80,7 +80,7 @@ class Decoder:
 
     def name_at(self, code: bytes, start: int, position: int) -> str:
         """Return the mnemonic of the instruction at a position, decoding from start; empty if none begins there."""
-        base = ctypes.cast(code, c_void_p).value or 0  # the bytes themselves, which the caller holds
+        base = ctypes.cast(c_char_p(code), c_void_p).value or 0  # the bytes themselves, not a copy
         at, left, address = c_void_p(base + start), c_size_t(len(code) - start), c_uint64(start)
         pointers = byref(at), byref(left), byref(address)  # each call moves all three behind an instruction
         more = True

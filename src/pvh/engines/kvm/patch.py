@@ -43,14 +43,12 @@ Span = tuple[int, int]  # guest-physical start and end
 def find_sites(image: Image) -> tuple[int, ...]:
     """Return guest-physical addresses of VMCALL and VMMCALL instructions in the kernel's code, sorted."""
     kernel = image.plan.kernel
-    segments = [(s.paddr, s.paddr + s.filesz) for s in kernel.loads if s.flags & _PF_X]
-    candidates = [gpa for span in segments for gpa in _candidates(image.ram, span)]
+    code = _code(kernel) or [(s.paddr, s.paddr + s.filesz) for s in kernel.loads if s.flags & _PF_X]
+    candidates = [(gpa, span) for span in code for gpa in _candidates(image.ram, span)]
     if not candidates:
         return ()
-    code = _code(kernel) or segments
     decoder = _decoder(kernel.bits)
-    inside = ((gpa, span) for gpa in candidates for span in code if span[0] <= gpa < span[1])
-    found = {gpa for gpa, span in inside if _begins(decoder, image.ram, gpa, span)}
+    found = {gpa for gpa, span in candidates if _begins(decoder, image.ram, gpa, span)}
     decoder.close()
     return tuple(sorted(found))
 
@@ -81,7 +79,10 @@ def _code(kernel: Kernel) -> list[Span]:
         return []
     sections = read_sections(kernel.source, read_header(kernel.source))
     return [
-        (load.paddr + section.offset - load.offset, load.paddr + section.offset - load.offset + section.size)
+        (
+            load.paddr + section.offset - load.offset,
+            load.paddr + min(section.offset - load.offset + section.size, load.filesz),
+        )
         for section in sections
         if section.type == _SHT_PROGBITS and section.flags & _SHF_EXECINSTR
         for load in kernel.loads
