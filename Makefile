@@ -74,7 +74,7 @@ test: lint types specimens ## linters, type checkers, tests, branch coverage (at
 	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools gcc=gcc fish=fish zsh=zsh || true
 	export PVH_SPECIMENS=required
 	# The rooms that data flows through before a guest runs are covered by tests of their own.
-	own=(tests/abi tests/kernel tests/plan tests/build)
+	own=(tests/abi tests/kernel tests/plan tests/build tests/test_snapshot.py tests/conformance/test_profiles.py)
 	$(BIN)/pytest -n $(JOBS) "$${own[@]}" --cov=pvh --cov-branch --cov-report=
 	for room in $(COVERED); do $(BIN)/coverage report --include="src/pvh/$$room/*" --fail-under=95; done
 	$(BIN)/pytest -n $(JOBS) -m 'not browser and not nested and not slow' "$${own[@]/#/--ignore=}"

@@ -11,12 +11,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from pvh.conformance.probe.facts import Observation
+from pvh.conformance.probe.capture import read_capture
+from pvh.conformance.probe.facts import Observation, observe
 from pvh.conformance.probe.own import OWN, run_own
 from pvh.conformance.probe.verdicts import Verdict, judge
 from pvh.conformance.probe.vmm import VMMS, Probe, run_vmm
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "probe.md"
+XEN = Path(__file__).resolve().parent.parent / "tests" / "oracle" / "logs" / "probe.log"  # by `make oracle`
 MACHINES = ("qemu-pc", "qemu-q35", "qemu-microvm")
 _SIGNS = {"upheld": "yes", "violated": "**no**", "not seen": "?", "open": "open"}
 _BEGIN = "<!-- begin: python -m tools.probe_table -->\n"
@@ -26,6 +28,7 @@ def observed() -> Iterator[tuple[str, Observation]]:
     """Give each VMM's column."""
     for name in OWN:
         yield name, run_own(name, Probe())
+    yield "Xen 4.17", observe(read_capture(XEN.read_bytes(), str(XEN)), "Xen 4.17", "its log of make oracle")
     for name in MACHINES:
         yield f"{name}, TCG", run_vmm(VMMS[name], Probe(accel="tcg"))
         yield f"{name}, KVM", run_vmm(VMMS[name], Probe(accel="kvm", seconds=120.0))

@@ -275,9 +275,9 @@ class TestCommand:
         assert {row["answer"] for row in report["verdicts"]} == {"upheld", "open", "not seen"}
         assert "memmap" in {row["fact"] for row in report["against"]["differences"]}
 
-    def test_a_violation_has_status_20(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_violation_has_status_15(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "log").write_bytes(log_of(entered(("tr.limit", 0xFFFF))))
-        assert main(["probe", "--dump", str(tmp_path / "log"), "--against", "none"]) == 20
+        assert main(["probe", "--dump", str(tmp_path / "log"), "--against", "none"]) == 15
         assert "its limit is above 0x67" in capsys.readouterr().out
 
     @pytest.mark.parametrize("form", FORMS)

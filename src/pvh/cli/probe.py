@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pvh.cli.plain import Notes
 
 SCHEMA = "pvh.probe/1"
-VIOLATED = 20
+VIOLATED = 15  # as pvh check has it
 
 ABOUT = {
     "description": "Ask a VMM what it hands to a PVH kernel, and judge that by the ABI, clause by clause.",
@@ -38,7 +38,7 @@ ABOUT = {
   pvh probe --dump console.log # and read that
   pvh probe --gdb localhost:1234 --kernel vmlinux
 
-exit status: 0 every promise seen is kept, 20 one is not, 2 wrong usage, 14 the VMM failed""",
+exit status: 0 every promise seen is kept, 15 one is not, 2 wrong usage, 14 the VMM failed""",
 }
 
 
