@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["pytester"]  # for the tests of our own plugin
+
 ROOT = Path(__file__).resolve().parent.parent
 SPECIMENS = ROOT / ".cache" / "specimens"
 

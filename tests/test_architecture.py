@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "pvh"
 # Each room may import from itself and from those on lines below its own. The seam between engines and personality,
 # on the lines of neither, is for both.
 ROOMS = (
-    {"__main__"},
+    {"__main__", "pytest_plugin"},
     {"command"},
     {"cli"},
     {"conformance"},

@@ -103,6 +103,7 @@ class Console:
         >>> found.groups
         (b'hello',)
         """
+        __tracebackhide__ = True  # pytest shows whose expectation it was, not this
         deadline = time.monotonic() + timeout
         compiled = [_compiled(pattern) for pattern in patterns]
         with self._news:

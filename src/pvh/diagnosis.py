@@ -34,12 +34,17 @@ def explain(outcome: Outcome, image: Image) -> list[str]:
     """
     lines = [f"{outcome.ending}: {outcome.reason}"] if outcome.failed else []
     lines += [f"while the guest ran, {change}" for change in outcome.changed]
+    return lines + where(outcome, image) if outcome.failed else lines
+
+
+def where(outcome: Outcome, image: Image) -> list[str]:
+    """Return lines about where the guest stood, as explain() has them; none if its registers are not known."""
     cpu = outcome.cpu
-    if not outcome.failed or cpu is None:
-        return lines
+    if cpu is None:
+        return []
     places = Places(image, cpu)
     rip = cpu.linear_rip
-    lines.append(f"vCPU {outcome.vcpu or 0} at RIP {rip:#x}: {places.name(rip)}")
+    lines = [f"vCPU {outcome.vcpu or 0} at RIP {rip:#x}: {places.name(rip)}"]
     lines.append(f"in {mode(cpu)}")
     lines += [f"  {line}" for line in (*_registers(cpu), *_segments(cpu))]
     return lines + _code(outcome, image, cpu, places.name)

@@ -19,6 +19,7 @@ from pvh.hints import TYPE_CHECKING
 from pvh.kernel.read import read_kernel
 from pvh.kernel.record import Kernel
 from pvh.machine import Machine
+from pvh.outcome import Outcome
 from pvh.plan.options import BootOptions
 from pvh.plan.planner import plan
 from pvh.plan.record import Plan
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
     from pvh.devices.typed import Typed
     from pvh.machine import Watch
-    from pvh.outcome import Outcome
     from pvh.plan.options import EngineName
+    from pvh.trace import Trace
 
 _MOST_EVENTS = 1 << 20  # that wait for whoever asked for them; of more the oldest are lost
 
@@ -74,7 +75,9 @@ class Guest:
     0
     """
 
-    def __init__(self, make: Callable[[Console, Watch, Typed], Machine], *, paused: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[Console, Watch, Typed], Machine], *, paused: bool = False, trace: Trace | None = None
+    ) -> None:
         """Start the machine that make() returns for a console, a watch, and what is typed. Programs call boot()."""
         self.console = Console()
         self._heard: list[deque[Event]] = []
@@ -82,6 +85,7 @@ class Guest:
         self._outcome: Outcome | None = None
         self._paused = paused
         self._closed = False
+        self._trace = trace
         self._machine = make(self.console, self.hear, self.console.begin())
         self._start()
 
@@ -112,6 +116,7 @@ class Guest:
         >>> outcome.ending, outcome.status
         ('poweroff', 0)
         """
+        __tracebackhide__ = True  # pytest shows who waited, not this
         self.console.close()
         self._thread.join(timeout)
         if self._outcome is None:
@@ -145,6 +150,8 @@ class Guest:
             self._closed = True
             self._machine.vm.close()
             self._machine.image.ram.close()
+            if self._trace:
+                self._trace.close()
 
     def pause(self) -> None:
         """Have all vCPUs stop between two instructions. Time goes on for the guest. Raises GuestEnded.
@@ -266,6 +273,31 @@ class Guest:
                 raise _no_memory(address, len(data))
             machine.vm.written(address, len(data))
 
+    def explain(self) -> list[str]:
+        """Return lines for a person: where vCPU 0, or the one that ended the guest, stands, its registers and its code.
+
+        The last instructions are among them on the emulator, which knows. Addresses are linear unless a line says
+        otherwise. Raises UsageError once the guest is closed.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.explain()[1]
+        'in 32-bit protected mode, paging off, CPL 0, interrupts off'
+        """
+        from pvh.diagnosis import where  # its disassembler is only for this
+
+        with self._at_rest():
+            machine, outcome = self._machine, self._outcome
+            if outcome is None:
+                vcpu = machine.vm.vcpus[0]
+                recent = vcpu.recent() if machine.engine.traits.recent else ()
+                outcome = Outcome("interrupted", 0, "it runs", machine.engine.name, cpu=vcpu.state(), recent=recent)
+            return where(outcome, machine.image)
+
+    @property
+    def engine(self) -> str:
+        """What executes it: `kvm` or `emulator`."""
+        return self._machine.engine.name
+
     @property
     def plan(self) -> Plan:
         """What it was built from."""
@@ -352,6 +384,8 @@ class Guest:
 
     def hear(self, vcpu: int, event: Exit, answer: int | None) -> None:
         """Take an exit. For the machine."""
+        if self._trace:
+            self._trace(vcpu, event, answer)
         if self._heard:
             with self._news:
                 for queue in self._heard:
@@ -406,7 +440,16 @@ def boot(kernel: str | Kernel | Plan | Image, options: BootOptions | None = None
         raise UsageError("a plan and an image have their options already", hint="give them to plan()")
     image = kernel if isinstance(kernel, Image) else build(_planned(kernel, options or BootOptions()))
     engine = choose(image.plan.options.engine, _ignore, image.plan.options.clock)
-    return Guest(lambda console, hear, typed: Machine(image, engine, console.hear, hear, typed), paused=paused)
+
+    def make(console: Console, hear: Watch, typed: Typed) -> Machine:
+        return Machine(image, engine, console.hear, hear, typed)
+
+    path = image.plan.options.trace
+    if path is None:
+        return Guest(make, paused=paused)
+    from pvh.trace import Trace  # json costs milliseconds
+
+    return Guest(make, paused=paused, trace=Trace(path, engine.clock.now))
 
 
 def resume(snapshot: Snapshot, *, paused: bool = False) -> Guest:

@@ -23,7 +23,7 @@ class Trace:
     def __init__(self, path: str, now: Callable[[], int]) -> None:
         """Create the file; now gives nanoseconds. Raises UsageError when it cannot be created."""
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o644)
+            self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o644)
         except OSError as error:
             raise UsageError(f"cannot write the trace: {(error.strerror or '').lower()}", path=path) from None
         self._now = now
@@ -31,6 +31,8 @@ class Trace:
 
     def __call__(self, vcpu: int, event: Exit, answer: int | None) -> None:
         """Write one exit. A full disk ends the trace, not the guest."""
+        if self._fd is None:
+            return
         line: dict[str, object] = {
             "t": (self._now() - self._start) // 1000 / 1e6,
             "vcpu": vcpu,
@@ -45,5 +47,10 @@ class Trace:
         try:
             os.write(self._fd, data)
         except OSError:
-            os.close(self._fd)
-            self._fd = os.open(os.devnull, os.O_WRONLY | FLAGS)
+            self.close()
+
+    def close(self) -> None:
+        """Write nothing more, and give the descriptor back."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)

@@ -30,8 +30,10 @@ BARE = {
 
 USER = """
 import re
+from pathlib import Path
 import pvh
 from pvh.engines.exits import Hypercall
+from pvh.pytest_plugin import PvhBoot
 
 with pvh.boot("vmlinuz", pvh.BootOptions(memory=128 << 20), paused=True) as guest:
     reveal: int = guest.registers(0).rip
@@ -51,8 +53,14 @@ plan: pvh.Plan = pvh.plan(kernel, pvh.BootOptions())
 image: pvh.Image = pvh.build(plan)
 ran: pvh.Ran = pvh.run_command("vmlinuz", "true", busybox="busybox", cache=False)
 output: bytes = ran.output
+
+def test_it(pvh_boot: PvhBoot) -> None:
+    guest: pvh.Guest = pvh_boot(Path("kernel"), pvh.BootOptions(vcpus=2), paused=True)
+    again: pvh.Guest = pvh_boot(guest.plan)
+    options: pvh.BootOptions = pvh_boot.options
+    lines: list[str] = again.explain()
 """
-WRONG = "\npvh.boot(5)\nguest.console.write(7)\nx: str = pvh.plan(kernel, pvh.BootOptions())\n"
+WRONG = "\ndef test_no(pvh_boot: PvhBoot) -> None:\n    pvh_boot(5)\n    n: int = pvh_boot()\n    pvh_boot(memory='64M')\n\npvh.boot(5)\nguest.console.write(7)\nx: str = pvh.plan(kernel, pvh.BootOptions())\n"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
@@ -100,4 +108,4 @@ def test_types_are_right_from_a_users_side(checker: list[str], tmp_path: Path) -
     good = check(USER)
     assert good.returncode == 0, good.stdout + good.stderr
     bad = check(USER + WRONG)
-    assert bad.stdout.count("error") >= 3, bad.stdout
+    assert bad.stdout.count("error") >= 6, bad.stdout

@@ -11,6 +11,7 @@ from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pvh.engines.engine import Engine
+    from pvh.engines.kvm.engine import KvmEngine
     from pvh.plan.options import ClockName, EngineName
 
 
@@ -41,6 +42,23 @@ def choose(name: EngineName, report: Callable[[str], None], clock: ClockName = "
         ) from None
 
 
+def why_not(name: str) -> str:
+    """Return in one clause why an engine, `kvm` or `emulator`, cannot be relied on here; "" if it can.
+
+    Of a KVM that opens but fails at something of its probe, that is what it fails at first: `auto` leaves it then.
+    """
+    if name == "kvm":
+        engine, cause = _tested_kvm()
+        if engine is not None:
+            engine.close()
+        return cause
+    try:
+        _emulator("host")
+    except NoEngine as error:
+        return error.cause
+    return ""
+
+
 def _emulator(clock: ClockName) -> Engine:
     try:
         from pvh.engines.emulator.engine import EmulatorEngine  # 35 ms for its library, which KVM does not need
@@ -68,7 +86,7 @@ def need_linux() -> None:
         raise NoEngine("KVM is a part of Linux, which this is not", found=sys.platform, hint="use --engine emulator")
 
 
-def _tested_kvm() -> tuple[Engine | None, str]:
+def _tested_kvm() -> tuple[KvmEngine | None, str]:
     """Return KVM if every check of its probe passes, else why not."""
     try:
         need_linux()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 
 from pvh.build.image import Image
@@ -33,6 +34,10 @@ class KvmEngine:
         self._known = probe
         self.tsc_khz = probe.tsc_khz if probe else tsc_khz(self._dev)
         """Frequency of guests' TSC in kHz."""
+
+    def close(self) -> None:
+        """Give /dev/kvm back, where no guest was made."""
+        os.close(self._dev)
 
     @cached_property
     def probe(self) -> Probe:
