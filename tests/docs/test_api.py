@@ -60,7 +60,16 @@ def test_it(pvh_boot: PvhBoot) -> None:
     options: pvh.BootOptions = pvh_boot.options
     lines: list[str] = again.explain()
 """
-WRONG = "\ndef test_no(pvh_boot: PvhBoot) -> None:\n    pvh_boot(5)\n    n: int = pvh_boot()\n    pvh_boot(memory='64M')\n\npvh.boot(5)\nguest.console.write(7)\nx: str = pvh.plan(kernel, pvh.BootOptions())\n"
+WRONG = """
+def test_no(pvh_boot: PvhBoot) -> None:
+    pvh_boot(5)
+    number: int = pvh_boot()
+    pvh_boot(memory="64M")
+
+pvh.boot(5)
+guest.console.write(7)
+x: str = pvh.plan(kernel, pvh.BootOptions())
+"""
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
