@@ -29,7 +29,7 @@ NESTED = (1, 2, 4)
 CAMPAIGNS_NESTED = {
     "vcpufuzz:16": "run_vcpu_fuzz --calls 100000 --each 5000",
     "anycall:2": "run_any_calls --calls 100000 --each 5000",
-    "chanmask:2": "run_chanmask --events 1000000 --burst 64",
+    "chanmask:2": "run_chanmask --events 1000000 --burst 256",
 }
 MOST_IDLE = 0.02  # of a processor
 SECONDS_NESTED = 3000.0
