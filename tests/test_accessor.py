@@ -16,11 +16,12 @@ FOLLOWING = frozenset(
     ("from_address", "from_buffer", "string_at", "wstring_at", "memmove", "memset", "memcpy", "memmem")
 )
 FOLLOWERS = {
-    "build/ram.py": "maps guest RAM and makes the view of each block, as long as the block",
+    "build/host_memory.py": "makes guest RAM's memory, and the view of each area, as long as the area",
     "build/sigbus.py": "its own code and slots",
     "engines/emulator/libunicorn.py": "the library's registers",
     "engines/emulator/native.py": "a page of machine code and its own data",
     "engines/emulator/vmcb.py": "a page of machine code and its own data",
+    "engines/kvm/libcapstone.py": "an instruction that the library made",
     "engines/kvm/patch.py": "searches kernel segments, each inside a block that ram.block() gave",
     "native.py": "pages of machine code",
     "xen/atomics.py": "one LOCKed instruction on an address of ram.host_address() or of memory of its own",
@@ -38,8 +39,8 @@ POINTERS = {
 }
 
 
-# Who has a .host that is an address: a Block, and the Physmap; the others are the domain's Host, and a module.
-HOLDERS = frozenset(("block", "self._physmap"))
+# Who has a .host that is an address: an Area, a Block, and the Physmap; the others are the domain's Host, and a module.
+HOLDERS = frozenset(("area", "block", "self._physmap"))
 OTHERS = frozenset(("domain", "self._domain", "self", "pvh.xen"))
 
 
