@@ -30,6 +30,9 @@ STATUS = """exit status:
 A guest that writes a byte to port 0xf4 ends the run with that status."""
 
 
+_INTERRUPTED = 130
+
+
 def usage() -> str:
     """Return what `pvh --help` says."""
     width = max(map(len, COMMANDS))
@@ -46,6 +49,11 @@ def program() -> int:
     # there is when the process ends, takes 8 ms of a short run's 40.
     gc.set_threshold(100_000)
     status = main()
+    if status == _INTERRUPTED:
+        try:
+            sys.stdout.flush()
+        finally:
+            os._exit(status)  # a thread may still be in an engine, whose memory the interpreter's end would take away
     gc.freeze()
     return status
 
@@ -79,7 +87,7 @@ def _guarded(name: str, arguments: list[str]) -> int:
         return error.status
     except KeyboardInterrupt:
         print("pvh: interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output went away: not our failure, and nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -147,7 +147,7 @@ def attempts(
         yield from ((attempt(task, profile, engine), count) for profile in todo)
         return
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     # Forked children have the kernel's bytes, and the modules' descriptors.
     with ProcessPoolExecutor(jobs, get_context("fork"), _begin, (task, engine.name)) as pool:
@@ -155,6 +155,8 @@ def attempts(
             yield from ((one, count) for one in pool.map(_attempt, todo))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.kill()  # one that misses the word to end would be waited for without end
             raise
 
 
