@@ -188,11 +188,11 @@ class KvmVcpu:
         """Return what has the vCPU execute nothing; from any thread, callers taking turns."""
         if self._let_in == get_ident():
             return self._parking.stands  # its own thread asks, from outside KVM_RUN
-        thread = self._thread
         self._parking.ask()  # before the look at _entered: the vCPU's thread does both the other way round
         with self._gate:  # KVM answers about a vCPU that is inside KVM_RUN only once it leaves
-            if not (self._entered and thread):
+            if not self._entered:
                 return self._parking.peek()
+            thread = self._thread  # not before: it may have been between two runs then
         self._run[kvm.RUN_IMMEDIATE_EXIT] = 1
         kick.knock(thread)
         self._parking.wait()
