@@ -61,6 +61,29 @@ def program() -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status. No exception of ours, of the host or of Ctrl-C gets out."""
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except PvhError as error:
+        _say(error, machine_readable="--json" in arguments)
+        return error.status
+    except KeyboardInterrupt:
+        print("pvh: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _give_output_up()  # whoever read it went away: not our failure
+        return 141
+    except (OSError, MemoryError) as error:
+        print(f"pvh: the host failed: {str(error) or 'out of memory'}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _give_output_up()  # it goes to a full disk, perhaps
+        return 14
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else "--help"
     if name in ("--help", "-h", "help"):
         print(usage())
@@ -73,29 +96,15 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"pvh: no command {name!r}; there are {', '.join(COMMANDS)} (pvh --help)", file=sys.stderr)
         return 2
-    return _guarded(name, arguments[1:])
-
-
-def _guarded(name: str, arguments: list[str]) -> int:
     from importlib import import_module  # not for --version, of whose time it is a twentieth
 
-    try:
-        status: int = import_module(f"pvh.cli.{name}").main(arguments)
-        sys.stdout.flush()
-    except PvhError as error:
-        _say(error, machine_readable="--json" in arguments)
-        return error.status
-    except KeyboardInterrupt:
-        print("pvh: interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output went away: not our failure, and nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (OSError, MemoryError) as error:
-        print(f"pvh: the host failed: {str(error) or 'out of memory'}", file=sys.stderr)
-        return 14
+    status: int = import_module(f"pvh.cli.{name}").main(arguments[1:])
     return status
+
+
+def _give_output_up() -> None:
+    """Have what is left of standard output go nowhere: the interpreter's end would try to write it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: PvhError, *, machine_readable: bool) -> None:
