@@ -10,6 +10,7 @@ from browser.conftest import Measure
 from plan.example import example
 from plan.kernels import MIB, kernel, note
 from pvh.abi import elfnote
+from pvh.plan import svg
 from pvh.plan.options import BootOptions, ModuleSpec
 from pvh.plan.planner import plan
 from pvh.plan.record import Plan
@@ -49,9 +50,9 @@ def test_labels_are_legible_at_every_width(measured: Measure, tmp_path: Path, wh
 
 def test_the_measurement_finds_what_is_wrong(measured: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test of the test: names moved onto the bars and a column to the right are both seen."""
-    monkeypatch.setattr("pvh.plan.svg._NAME", 80)
+    monkeypatch.setattr(svg, "_NAME", 80)
     wrong = measured(render_svg(example()), "measure.js", WIDTHS)[1]["wrong"]
     assert {"overlap", "on bar"} <= {what for what, *_ in wrong}
-    monkeypatch.setattr("pvh.plan.svg._NAME", 340)
+    monkeypatch.setattr(svg, "_NAME", 340)
     wrong = measured(render_svg(example()), "measure.js", WIDTHS, "dark")[1]["wrong"]
     assert {what for what, *_ in wrong} == {"clipped"}
