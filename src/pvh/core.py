@@ -33,11 +33,20 @@ PT_LOAD, PT_NOTE = 1, 4
 PT_PVH_RAM = 0x60505648  # of the numbers left to systems; "PVH" in its low bytes
 NT_PRSTATUS = 1
 
+_HOW = os.O_RDWR | os.O_CREAT | FLAGS
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _NOTE = struct.Struct("<III8s")
 # siginfo, cursig, sigpend, sighold; pid, ppid, pgrp, sid; four timevals; user_regs_struct; fpvalid
 _PRSTATUS = struct.Struct("<12sh2xQQ4i64x27Qi4x")
+
+
+def claim_core(path: str) -> None:
+    """Create the file, unless it is there: now is the time to find out. Raises UsageError where that cannot be."""
+    try:
+        os.close(os.open(path, _HOW, 0o600))
+    except OSError as error:
+        raise _refusal(path, error) from None
 
 
 def write_core(path: str, ram: GuestRam, outcome: Outcome) -> tuple[str, ...]:
@@ -51,7 +60,7 @@ def write_core(path: str, ram: GuestRam, outcome: Outcome) -> tuple[str, ...]:
     note = _prstatus(outcome.cpu, outcome.vcpu or 0) if outcome.cpu else b""
     head, places = _head(ram, found, note)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600)
+        fd = os.open(path, _HOW | os.O_TRUNC, 0o600)
         try:
             _store(fd, head, 0)
             os.ftruncate(fd, places[-1])
@@ -63,12 +72,14 @@ def write_core(path: str, ram: GuestRam, outcome: Outcome) -> tuple[str, ...]:
         finally:
             os.close(fd)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(
-            f"cannot write the core: {reason}", path=path, hint="name a regular file on a disk with room"
-        ) from None
+        raise _refusal(path, error) from None
     left_out = f"{path}: the page tables map more than {MOST_RANGES} ranges; the core names only the first of them"
     return () if complete else (left_out,)
+
+
+def _refusal(path: str, error: OSError) -> UsageError:
+    reason = (error.strerror or str(error)).lower()
+    return UsageError(f"cannot write the core: {reason}", path=path, hint="name a regular file on a disk with room")
 
 
 def _head(ram: GuestRam, found: tuple[Mapping, ...], note: bytes) -> tuple[bytes, list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvh.abi import x86
 from pvh.build.cpu_state import GPR_NAMES
-from pvh.build.linear import LinearMemory
+from pvh.build.linear import LinearFault, LinearMemory
 from pvh.hints import TYPE_CHECKING
 from pvh.symbols import Symbols
 
@@ -44,10 +44,24 @@ def where(outcome: Outcome, image: Image) -> list[str]:
         return []
     places = Places(image, cpu)
     rip = cpu.linear_rip
+    if outcome.idle and outcome.ending == "deadline":  # registers and code would be those of its idle loop
+        return [_idle(image, cpu, places.name)]
     lines = [f"vCPU {outcome.vcpu or 0} at RIP {rip:#x}: {places.name(rip)}"]
     lines.append(f"in {mode(cpu)}")
     lines += [f"  {line}" for line in (*_registers(cpu), *_segments(cpu))]
     return lines + _code(outcome, image, cpu, places.name)
+
+
+def _idle(image: Image, cpu: CpuState, name: Callable[[int], str]) -> str:
+    """Return in what a processor sleeps: RIP is behind a HLT, or behind a hypercall that blocks."""
+    rip = cpu.linear_rip
+    try:
+        halted = LinearMemory(image.ram, cpu).read(rip - 1, 1) == b"\xf4"
+    except LinearFault:
+        halted = False
+    if halted:
+        return f"idle: waiting for an interrupt in HLT at {rip - 1:#x}: {name(rip - 1)}"
+    return f"idle: waiting for an event in the hypercall before {rip:#x}: {name(rip)}"
 
 
 class Places:

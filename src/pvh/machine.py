@@ -12,6 +12,7 @@ from threading import Lock
 
 from pvh.abi.sched import SHUTDOWN_NAMES
 from pvh.abi.vcpu_op import RUNSTATE_BLOCKED
+from pvh.abi.x86 import RFLAGS_IF
 from pvh.board import Board
 from pvh.build.builder import changed_files
 from pvh.clock import InstructionClock
@@ -137,6 +138,11 @@ class Machine:
     def rest(self) -> None:
         """Have all vCPUs stop as for pause(), which is to follow, but wait for nothing: also from a watch."""
         self._processors.rest()
+
+    @property
+    def resting(self) -> bool:
+        """Whether vCPUs stop, or have stopped, until unpause()."""
+        return self._processors.resting
 
     def unpause(self) -> None:
         """Go on after pause()."""
@@ -509,18 +515,24 @@ class Machine:
             self.end("hang", _NOTHING_WAKES, vcpu=0)
         return False
 
+    def _sleep(self) -> bool:
+        """Tell whether no vCPU has anything to execute. None runs."""
+        return not any(self._processors.is_ready(vcpu.index) and not vcpu.sleeps() for vcpu in self.vm.vcpus)
+
     def _outcome(self, *, stuck: bool) -> Outcome:
         """Gather what is known; a vCPU that is stuck in its engine cannot be asked for registers."""
         seconds = (time.monotonic_ns() - self._started) / 1e9
         ending, status, reason, culprit = self._endings[0]
         vcpu = self.vm.vcpus[culprit or 0]
+        cpu = None if stuck else vcpu.state()
         return Outcome(
             ending=ending,
             status=status,
             reason=reason,
             engine=self.engine.name,
             vcpu=culprit,
-            cpu=None if stuck else vcpu.state(),
+            cpu=cpu,
+            idle=cpu is not None and bool(cpu.rflags & RFLAGS_IF) and self._sleep(),
             recent=vcpu.recent() if self.engine.traits.recent and not stuck else (),
             changed=changed_files(self.image),
             patched=self.vm.patched,

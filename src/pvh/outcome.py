@@ -40,6 +40,7 @@ class Outcome:
     unpatched of those that it was forbidden to replace, which never reach Xen's part
     seconds   host time from the first instruction to the end
     exits     how many exits of each kind the machine handled
+    idle      no vCPU had anything to execute, and the one of cpu waited for an interrupt
 
     >>> with pvh.boot(pvh.demo_path()) as guest:
     ...     outcome = guest.wait(timeout=10)
@@ -59,6 +60,7 @@ class Outcome:
     unpatched: tuple[int, ...] = ()
     seconds: float = 0.0
     exits: tuple[tuple[str, int], ...] = ()
+    idle: bool = False
 
     @property
     def failed(self) -> bool:

@@ -200,6 +200,10 @@ class Processors:
         """Whether a vCPU sleeps, for all we know."""
         return self._turns[vcpu].halted
 
+    def is_ready(self, vcpu: int) -> bool:
+        """Whether a vCPU has something to execute, for all we know."""
+        return self._turns[vcpu].ready
+
     def online(self, vcpu: int, state: CpuState | None) -> None:
         """Have a vCPU run, from a state, or from where it stopped."""
         turn = self._turns[vcpu]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,10 @@ from pvh.record import replace
 ECHO = str(Path(__file__).resolve().parent.parent / "guests" / "echo.elf")
 HELLO = str(Path(__file__).resolve().parent.parent / "guests" / "hello.elf")
 PVH = [sys.executable, "-m", "pvh", "run", "--engine", "emulator"]
+
+
+def here() -> list[str]:
+    return ["emulator", *(["kvm"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else [])]
 
 
 def run(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -58,6 +63,62 @@ def test_a_timeout_is_a_span_of_time(seconds: str) -> None:
 
 def test_a_timeout_of_years_is_fine() -> None:
     assert run("--timeout", "1e9", HELLO).returncode == 0
+
+
+IDLE = b"\xfb\xf4\xeb\xfd"  # sti; hlt; jmp -3
+SEGMENTS = 0xC9B, 0xC93, 0xC93, 0xC93, 0x8B
+BUSY = b"\xfb\xeb\xfe\xf4"  # sti; jmp -2; hlt
+FOR_HLT = "pvh: idle: waiting for an interrupt in HLT at 0x100001: "
+
+
+def second_spins(at: int) -> bytes:
+    """Return code that starts vCPU 1 in an endless loop and idles: VCPUOP_initialise, VCPUOP_up."""
+    load = "b818000000 bb%02x000000 b901000000 ba%s 0f01c1"  # eax vcpu_op, ebx command, ecx vCPU, edx context; vmcall
+    context, loop = at + 0x80, at + 0x70
+    edx = struct.pack("<I", context).hex()
+    code = bytes.fromhex(load % (0, edx) + load % (1, edx)) + IDLE
+    # struct vcpu_hvm_context, xen/include/public/hvm/hvm_vcpu.h, in its 32-bit mode, as docs/howto/smp.md has it
+    rest = (1, 0, 0, 0, 0, 0, *[0] * 4, *[0xFFFFFFFF] * 4, 0, 0x67)
+    words = struct.pack("<28I", 0, 0, *[0] * 8, loop, 2, *rest)
+    return code.ljust(0x70, b"\x90") + b"\xeb\xfe".ljust(16) + words + struct.pack("<6H", *SEGMENTS, 0)
+
+
+class TestDeadline:
+    """Where it found a guest that sleeps is a line, with none of the registers and the code of an idle loop."""
+
+    def told(self, engine: str, kernel: Path, *words: str) -> list[str]:
+        command = [*PVH[:-1], engine, "--timeout", "0.5", *words, str(kernel)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+            run.wait(timeout=30)  # with the input still open: without, an idle guest would hang
+            assert run.stderr
+            told = run.stderr.read().decode().splitlines()
+        assert run.returncode == 13
+        first = next(
+            at for at, line in enumerate(told) if line.startswith("pvh: deadline: ")
+        )  # KVM may tell of a patch
+        assert told[-1].startswith("pvh: deadline after ")
+        return told[first + 1 : -1]
+
+    @pytest.mark.parametrize("vcpus", ["1", "2"])
+    @pytest.mark.parametrize("engine", here())
+    def test_an_idle_guest(self, engine: str, vcpus: str, tmp_path: Path) -> None:
+        (tmp_path / "idle").write_bytes(Elf((Load(data=IDLE), notes(entry_note()))).build())
+        (line,) = self.told(engine, tmp_path / "idle", "--vcpus", vcpus)
+        assert line.startswith(FOR_HLT)
+
+    @pytest.mark.parametrize("engine", here())
+    def test_a_busy_guest(self, engine: str, tmp_path: Path) -> None:
+        (tmp_path / "busy").write_bytes(Elf((Load(data=BUSY), notes(entry_note()))).build())
+        lines = self.told(engine, tmp_path / "busy")
+        assert lines[0].startswith("pvh: vCPU 0 at RIP 0x100001")
+        assert any(line.startswith("pvh: => 0x100001: ebfe") for line in lines)
+
+    @pytest.mark.parametrize("engine", here())
+    def test_a_guest_whose_second_vcpu_is_busy(self, engine: str, tmp_path: Path) -> None:
+        (tmp_path / "half").write_bytes(Elf((Load(data=second_spins(0x100000)), notes(entry_note()))).build())
+        lines = self.told(engine, tmp_path / "half", "--vcpus", "2")
+        assert lines[0].startswith("pvh: vCPU 0 at RIP 0x")
+        assert not any("idle:" in line for line in lines)
 
 
 def test_a_console_that_cannot_be_written_ends_the_run() -> None:
@@ -118,14 +179,25 @@ class TestOutputsAreNoInputs:
 
 
 class TestCoreThatCannotBeWritten:
-    def test_the_ending_is_told_all_the_same(self, tmp_path: Path) -> None:
+    def test_it_is_said_before_anything_runs(self, tmp_path: Path) -> None:
         done = run("--core", str(tmp_path / "no" / "core"), HELLO)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "cannot write the core: no such file" in done.stderr
+
+    def test_what_was_there_stays_until_there_is_a_core(self, tmp_path: Path) -> None:
+        (tmp_path / "core").write_bytes(b"of the run before")
+        done = run("--core", str(tmp_path / "core"), str(tmp_path / "no kernel"))
+        assert done.returncode == 2
+        assert (tmp_path / "core").read_bytes() == b"of the run before"
+
+    def test_on_a_full_disk_the_ending_is_told_all_the_same(self) -> None:
+        done = run("--core", "/dev/full", HELLO)
         assert (done.returncode, done.stdout) == (2, "Hello from PVH\n")
-        assert "no such file" in done.stderr
+        assert "no space" in done.stderr
         assert done.stderr.splitlines()[-1].startswith("pvh: exit-port after ")
 
-    def test_the_guests_status_stays_where_it_is_none_of_success(self, tmp_path: Path) -> None:
-        done = run("--core", str(tmp_path / "no" / "core"), ECHO)  # without input it hangs
+    def test_the_guests_status_stays_where_it_is_none_of_success(self) -> None:
+        done = run("--core", "/dev/full", ECHO)  # without input it hangs
         assert done.returncode == 13
         assert done.stderr.splitlines()[-1].startswith("pvh: hang after ")
 

@@ -43,7 +43,8 @@ ABOUT = {
 
 At a terminal every key goes to the guest, but ^] leaves. Otherwise standard input goes to its console as it comes, and
 Ctrl-C asks the guest to power off; after 5 seconds, or the second time, it stops.
-With --exec the exit status is the command's: 0 to 124, 126 for any higher one, 125 if pvh or the guest failed.""",
+With --exec the exit status is the command's: 0 to 124, 126 for any higher one, 125 if pvh or the guest failed,
+130 if it was interrupted.""",
 }
 
 
@@ -112,6 +113,10 @@ def _run(argv: list[str]) -> int:
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
     boot, make = _guest(parsed, options, session.source)
+    if options.core:
+        from pvh.core import claim_core  # only when asked for
+
+        claim_core(options.core)
     boot.watch = _watch(options, boot.choose())
     boot.console = stamped(write_all) if parsed.timestamps else write_all
     timeline: TimelineFile | None = None

@@ -138,11 +138,13 @@ class Session:
         self._stop(f"{self._why}, and the guest did not power off in time")
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
-        """Ask the guest to power off the first time, if it listens, and if ^C is not the guest's; else stop it."""
+        """Ask the guest to power off the first time, if it can listen, and if ^C is not the guest's; else stop it."""
         why = f"{signal.Signals(number).name} came"
-        if self._machine and not (self.source == "keys" or self._why or number not in _ASKING):
+        machine = self._machine
+        at_once = self.source == "keys" or self._why or number not in _ASKING
+        if machine and not (at_once or machine.resting):  # one that a debugger holds hears nothing
             self._why = why
             self._alarm(_GRACE)
-            self._machine.ask_to_power_off(self._asked)
+            machine.ask_to_power_off(self._asked)
         else:
             self._stop(why)

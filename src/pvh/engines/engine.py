@@ -127,6 +127,10 @@ class Vcpu(Protocol):
         """
         ...
 
+    def sleeps(self) -> bool:
+        """Tell whether it executes nothing before an interrupt or INIT; False where that is an exit. No vCPU runs."""
+        ...
+
     def ignore_sipi(self) -> None:
         """Have a vCPU that awaits a SIPI await an INIT instead. As awaits(), and only where that gives an answer."""
         ...

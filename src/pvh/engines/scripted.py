@@ -96,6 +96,10 @@ class ScriptedVcpu:
         """Tell nothing: there is no local APIC here."""
         return
 
+    def sleeps(self) -> bool:
+        """Tell no: its HLT is an exit."""
+        return False
+
     def ignore_sipi(self) -> None:
         """Do nothing: no SIPI comes here."""
 

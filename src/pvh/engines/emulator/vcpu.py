@@ -178,6 +178,10 @@ class EmulatorVcpu:
         """Tell nothing: there is no local APIC here."""
         return
 
+    def sleeps(self) -> bool:
+        """Tell no: whoever runs it was given its HLT as an exit."""
+        return False
+
     def ignore_sipi(self) -> None:
         """Do nothing: no SIPI comes here."""
 

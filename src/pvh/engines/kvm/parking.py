@@ -151,6 +151,10 @@ class Parking:
             return "init"
         return awaits or ("nothing" if self.stands in _APIC.values() else self.stands)
 
+    def sleeps(self) -> bool:
+        """Tell whether it executes nothing before an interrupt or INIT; while no vCPU runs."""
+        return self._mp_state() != kvm.MP_STATE_RUNNABLE
+
     def ask(self) -> None:
         """Have the next learn() or ran() answer. From any thread, which then kicks the vCPU's and waits."""
         self._answered.clear()

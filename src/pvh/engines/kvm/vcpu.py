@@ -198,6 +198,10 @@ class KvmVcpu:
         self._parking.wait()
         return self._parking.stands
 
+    def sleeps(self) -> bool:
+        """Tell whether it executes nothing before an interrupt or INIT. No vCPU runs."""
+        return self._parking.sleeps()
+
     def ignore_sipi(self) -> None:
         """Have a waiting vCPU await an INIT, if it has had one; from any thread, callers taking turns."""
         self._parking.ignore_sipi()
