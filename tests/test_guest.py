@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import re
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -163,3 +169,51 @@ def test_boot_takes_what_the_pipeline_makes_and_options_once() -> None:
             assert guest.wait(20).ending == "poweroff"
     with pytest.raises(UsageError, match="have their options already"):
         pvh.boot(made, OPTIONS)
+
+
+def test_a_core_is_written_at_the_end_or_its_absence_is_told_once(tmp_path: Path) -> None:
+    path, nowhere = tmp_path / "core", str(tmp_path / "no" / "core")
+    with pvh.boot(DEMO, replace(OPTIONS, core=str(path))) as guest:
+        outcome = guest.wait(20)
+        assert outcome.cpu
+        assert outcome.cpu.rip.to_bytes(8, "little") in path.read_bytes()[:8192], "NT_PRSTATUS is among the notes"
+    with pvh.boot(DEMO, replace(OPTIONS, core=nowhere)) as guest:
+        with pytest.raises(UsageError, match="cannot write the core: no such file"):
+            guest.wait(20)
+        assert guest.wait(20).ending == "poweroff"
+    with pytest.raises(UsageError, match="cannot write the core"), pvh.boot(DEMO, replace(OPTIONS, core=nowhere)):
+        pass
+    with pytest.raises(ZeroDivisionError), pvh.boot(DEMO, replace(OPTIONS, core=nowhere)):  # the first error counts
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("engine", ["emulator", "kvm"])
+def test_guests_leave_no_descriptors_behind(engine: Literal["emulator", "kvm"]) -> None:
+    """Fifty of them, and clones, and boots that fail: whoever boots guests all day has 1024 at most."""
+    if engine == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("no /dev/kvm here")
+    options = replace(OPTIONS, engine=engine)
+    image = pvh.build(pvh.plan(pvh.read_kernel(DEMO), options))  # whose file is the record's, and open as long
+    image.ram.close()
+
+    def descriptors(count: int, run: Callable[[], None]) -> int:
+        for _ in range(count):
+            run()
+        return len(os.listdir("/proc/self/fd"))
+
+    def once() -> None:
+        with pvh.boot(image.plan) as guest:
+            guest.wait(20)
+
+    def others() -> None:
+        with pvh.boot(DEMO, options, paused=True) as guest, guest.clone(paused=True) as other:
+            other.clone(paused=True).close()
+        with pytest.raises(UsageError):
+            pvh.boot(DEMO, replace(options, trace="/nonexistent/trace"))
+
+    gc.collect()
+    before = descriptors(1, once)
+    assert descriptors(50, once) == before
+    descriptors(5, others)
+    gc.collect()
+    assert descriptors(1, once) == before

@@ -114,6 +114,11 @@ def supported() -> bool:
     return hasattr(os, "geteuid") and os.open in os.supports_dir_fd and os.path.exists(_BOOT_ID)
 
 
+def cache_for(options: BootOptions, say: Callable[[str], None]) -> Cache | None:
+    """Return the cache that a run with these options may use, if any: not one that is traced whole, or repeated."""
+    return Cache(say) if supported() and options.clock == "host" and options.trace is None else None
+
+
 class Cache:
     """The entries in one folder, which is made when something is kept.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pvh.cache import cache_for
 from pvh.cli.boot import Boot
 from pvh.cli.exec import Errand, for_command, linux_alone
 from pvh.guest import Guest
 from pvh.guest_ended import GuestEnded
 from pvh.hints import TYPE_CHECKING
+from pvh.host import forget_file
 from pvh.outcome import Outcome
 from pvh.plan.options import BootOptions
 from pvh.record import dataclass
+from pvh.trace import Trace
 
 if TYPE_CHECKING:
     from pvh.console import Console
@@ -46,7 +49,7 @@ def run_command(
     options  of the guest; the first module is an initrd that brings the shell; timeout in seconds of the host's
     busybox  the shell where there is no initrd: path of a static one; None: the host's
     cache    go on from the boot cache, and keep there what is booted: one user's files, `pvh cache list` shows them;
-             on the emulator, with the host's clock
+             on the emulator, with the host's clock, and not where a trace is to have the whole run
 
     The command has no input. Raises what boot() does; UsageError for a kernel that is no Linux, or without a shell;
     GuestEnded if the guest ended, or its time was up, before the command told a status.
@@ -57,20 +60,21 @@ def run_command(
     """
     options = for_command(options or BootOptions(), busybox)
     notes: list[str] = []
-    errand = Errand(kernel, options, command, "none")
-    boot = Boot(kernel, options, lambda found: linux_alone(options, found), notes.append)
-    boot.timeout = options.timeout
-    boot.choose()
+    try:
+        errand = Errand(kernel, options, command, "none")
+        boot = Boot(kernel, options, lambda found: linux_alone(options, found), notes.append)
+        boot.timeout = options.timeout
+        trace = Trace(options.trace, boot.choose().clock.now) if options.trace else None
 
-    def make(console: Console, hear: Watch, typed: Typed) -> Machine:
-        from pvh.cache import Cache
+        def make(console: Console, hear: Watch, typed: Typed) -> Machine:
+            boot.console, boot.watch, boot.typed = console.hear, hear, typed
+            return errand.make(boot, cache_for(options, notes.append) if cache else None)
 
-        boot.console, boot.watch, boot.typed = console.hear, hear, typed
-        return errand.make(boot, Cache(notes.append) if cache and options.clock == "host" else None)
-
-    with Guest(make) as guest:
-        outcome = guest.wait()
-        output = guest.console.read()
+        with Guest(make, trace=trace, core=options.core) as guest:
+            outcome = guest.wait()
+            output = guest.console.read()
+    finally:
+        forget_file(options.modules[0].path)  # of for_command()
     if outcome.ending != "exit-port":
         raise GuestEnded("the command told no status", outcome, output[-400:].decode("utf-8", "replace"))
     return Ran(outcome.status, output, errand.cached, tuple(notes), outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
 from pvh import snapshot as snapshots
 from pvh.build.builder import build
@@ -66,7 +66,8 @@ class Guest:
 
     console  what it says, and what is typed to it
 
-    Leaving a `with` block stops it and gives its memory back.
+    Leaving a `with` block stops it and gives its memory back. A core that BootOptions asks for is written at its end;
+    one that cannot be written is a UsageError of the next wait(), stop() or close().
 
     >>> with pvh.boot(pvh.demo_path()) as guest:
     ...     guest.wait(timeout=10).ending
@@ -76,9 +77,17 @@ class Guest:
     """
 
     def __init__(
-        self, make: Callable[[Console, Watch, Typed], Machine], *, paused: bool = False, trace: Trace | None = None
+        self,
+        make: Callable[[Console, Watch, Typed], Machine],
+        *,
+        paused: bool = False,
+        trace: Trace | None = None,
+        core: str | None = None,
     ) -> None:
-        """Start the machine that make() returns for a console, a watch, and what is typed. Programs call boot()."""
+        """Start the machine that make() returns for a console, a watch, and what is typed. Programs call boot().
+
+        trace is closed with the guest; core is a path.
+        """
         self.console = Console()
         self._heard: list[deque[Event]] = []
         self._news = threading.Condition()
@@ -86,6 +95,8 @@ class Guest:
         self._paused = paused
         self._closed = False
         self._trace = trace
+        self._core = core
+        self._unwritten: PvhError | None = None
         self._machine = make(self.console, self.hear, self.console.begin())
         self._start()
 
@@ -93,7 +104,8 @@ class Guest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        with suppress(PvhError) if error else nullcontext():  # the first error counts
+            self.close()
 
     def __repr__(self) -> str:
         how = self._outcome.ending if self._outcome else "paused" if self._paused else "running"
@@ -121,6 +133,7 @@ class Guest:
         self._thread.join(timeout)
         if self._outcome is None:
             raise Timeout(f"the guest has not ended in {timeout:g} s", self.console.text[-400:])
+        self._complain()
         return self._outcome
 
     def stop(self) -> Outcome:
@@ -130,12 +143,9 @@ class Guest:
         ...     guest.stop().ending
         'interrupted'
         """
-        if self._outcome is None:
-            self._machine.end("interrupted", "it was stopped")
-            self._machine.unpause()
-        self._thread.join()
-        assert self._outcome is not None
-        return self._outcome
+        outcome = self._stop()
+        self._complain()
+        return outcome
 
     def close(self) -> None:
         """Stop the guest and give its memory back. Only `outcome` and the console are of use then.
@@ -146,12 +156,14 @@ class Guest:
         'interrupted'
         """
         if not self._closed:
-            self.stop()
+            self._stop()
             self._closed = True
             self._machine.vm.close()
             self._machine.image.ram.close()
+            self._machine.engine.close()
             if self._trace:
                 self._trace.close()
+        self._complain()
 
     def pause(self) -> None:
         """Have all vCPUs stop between two instructions. Time goes on for the guest. Raises GuestEnded.
@@ -375,12 +387,33 @@ class Guest:
         if self._paused:
             self._machine.pause()
 
+    def _stop(self) -> Outcome:
+        if self._outcome is None:
+            self._machine.end("interrupted", "it was stopped")
+            self._machine.unpause()
+        self._thread.join()
+        assert self._outcome is not None
+        return self._outcome
+
     def _run(self) -> None:
         outcome = self._machine.run(close=False)
+        if self._core:
+            from pvh.core import write_core  # only when asked for
+
+            try:
+                write_core(self._core, self._machine.image.ram, outcome)
+            except PvhError as error:
+                self._unwritten = error
         self.console.end(outcome)
         with self._news:
             self._outcome = outcome
             self._news.notify_all()
+
+    def _complain(self) -> None:
+        """Tell, once, that the core could not be written."""
+        unwritten, self._unwritten = self._unwritten, None
+        if unwritten:
+            raise unwritten
 
     def hear(self, vcpu: int, event: Exit, answer: int | None) -> None:
         """Take an exit. For the machine."""
@@ -438,18 +471,23 @@ def boot(kernel: str | Kernel | Plan | Image, options: BootOptions | None = None
     """
     if isinstance(kernel, (Plan, Image)) and options is not None:
         raise UsageError("a plan and an image have their options already", hint="give them to plan()")
-    image = kernel if isinstance(kernel, Image) else build(_planned(kernel, options or BootOptions()))
-    engine = choose(image.plan.options.engine, _ignore, image.plan.options.clock)
+    made = kernel.plan if isinstance(kernel, Image) else _planned(kernel, options or BootOptions())
+    engine = choose(made.options.engine, _ignore, made.options.clock)
 
     def make(console: Console, hear: Watch, typed: Typed) -> Machine:
-        return Machine(image, engine, console.hear, hear, typed)
+        image = kernel if isinstance(kernel, Image) else build(made)
+        try:
+            return Machine(image, engine, console.hear, hear, typed)
+        except PvhError:
+            image.ram.close()
+            raise
 
-    path = image.plan.options.trace
+    path, core = made.options.trace, made.options.core
     if path is None:
-        return Guest(make, paused=paused)
+        return Guest(make, paused=paused, core=core)
     from pvh.trace import Trace  # json costs milliseconds
 
-    return Guest(make, paused=paused, trace=Trace(path, engine.clock.now))
+    return Guest(make, paused=paused, trace=Trace(path, engine.clock.now), core=core)
 
 
 def resume(snapshot: Snapshot, *, paused: bool = False) -> Guest:

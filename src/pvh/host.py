@@ -74,6 +74,14 @@ def file_of(name: str, content: bytes) -> str:
     return path
 
 
+def forget_file(path: str) -> None:
+    """Give back what file_of() made; who has opened it keeps it."""
+    if path.startswith("/proc/self/fd/"):
+        os.close(int(path.rpartition("/")[2]))
+    else:
+        _remove(path, os.getpid())
+
+
 def _remove(path: str, owner: int) -> None:
     if os.getpid() == owner:  # a fork has not made it
         with suppress(OSError):  # Windows removes no open file

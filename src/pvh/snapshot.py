@@ -88,6 +88,11 @@ def resume(
     ram = GuestRam(plan.backed)
     for gpa, _ in snapshot.ram.places:
         ram.add(gpa)  # where a page of Xen's had none
-    machine = Machine(Image(plan, ram, CpuState()), engine, console, watch, typed, tsc_khz=snapshot.state["tsc_khz"])
-    restore(machine, snapshot)
+    image = Image(plan, ram, CpuState())
+    try:
+        machine = Machine(image, engine, console, watch, typed, tsc_khz=snapshot.state["tsc_khz"])
+        restore(machine, snapshot)
+    except BaseException:  # an entry of the boot cache may make any
+        ram.close()
+        raise
     return machine

@@ -26,7 +26,6 @@ def test_a_file_is_read_in_place(tmp_path: Path) -> None:
     assert source.read(len(PLAIN), 5) == source.read(len(PLAIN) + 5, 5) == b""
     assert source.path == str(path)
     assert read_kernel(str(path)).bootable
-    os.close(source.fd)
 
 
 @pytest.mark.parametrize("change", ["grow", "cut", "rewrite", "touch"])
@@ -47,7 +46,6 @@ def test_a_changed_file_is_told(tmp_path: Path, change: str) -> None:
     else:
         os.utime(path, ns=(1, 1))
     assert source.changed()
-    os.close(source.fd)
 
 
 def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

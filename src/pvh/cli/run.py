@@ -171,10 +171,10 @@ def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Cal
     boot.timeout = options.timeout
     boot.choose()
     cache: Cache | None = None
-    if parsed.cache and options.clock == "host" and options.trace is None and parsed.timeline is None:  # of whole runs
-        from pvh.cache import Cache, supported
+    if parsed.cache and parsed.timeline is None:  # it is of whole runs
+        from pvh.cache import cache_for
 
-        cache = Cache(_say) if supported() else None
+        cache = cache_for(options, _say)
     return boot, lambda: errand.make(boot, cache)
 
 

@@ -224,6 +224,10 @@ class Vm(Protocol):
 class Engine(Protocol):
     """A way to execute guests."""
 
+    def close(self) -> None:
+        """Give back what it has of the host's; no guest can be made after. Its last reference going does the same."""
+        ...
+
     @property
     def name(self) -> str:
         """`emulator`, `kvm` or `scripted`."""

@@ -227,6 +227,9 @@ class ScriptedEngine:
         """Return the table it was made with."""
         return self._cpuid
 
+    def close(self) -> None:
+        """Do nothing: it has nothing of the host's."""
+
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> ScriptedVm:
         """Make a guest that starts at the scripts' beginning."""
         vm = ScriptedVm(image, [self._scripts.get(index, ()) for index in range(len(cpuid))])

@@ -62,7 +62,7 @@ class BytesSource:
 class FileSource:
     """A regular file, read with pread: a file cut short behind our back gives short reads, never SIGBUS.
 
-    fd is open for as long as the record lives; the process's end closes it.
+    fd is the record's own, and open for as long as the record lives.
     """
 
     path: str
@@ -77,6 +77,9 @@ class FileSource:
     def read(self, offset: int, count: int) -> bytes:
         """Return up to count bytes from offset."""
         return pread(self.fd, max(0, min(count, self.size - offset)), offset)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def changed(self) -> bool:
         """Tell whether the open file was rewritten or cut since it was opened."""

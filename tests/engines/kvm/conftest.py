@@ -30,4 +30,4 @@ def kvm_probe(kvm_device: int) -> Probe:
 
 @pytest.fixture(scope="session")
 def kvm_engine(kvm_device: int, kvm_probe: Probe) -> KvmEngine:
-    return KvmEngine(kvm_device, kvm_probe)
+    return KvmEngine(os.dup(kvm_device), kvm_probe)

@@ -24,7 +24,7 @@ BAD = Probe((Check("int3", "INT3 and back", passed=False, detail="x"), Check("sp
 
 @pytest.fixture
 def untested(kvm_device: int) -> KvmEngine:
-    return KvmEngine(kvm_device)
+    return KvmEngine(os.dup(kvm_device))
 
 
 def broken(engine: KvmEngine) -> str:
@@ -85,6 +85,6 @@ def test_before_linux_5_18_a_vcpu_tells_it(kvm_device: int, kvm_probe: Probe, mo
 def test_software_is_not_believed(kvm_device: int, monkeypatch: pytest.MonkeyPatch, *, hardware: bool) -> None:
     """Without VMX and SVM below, CMPXCHG16B and XSAVE are emulated, or are not."""
     monkeypatch.setattr(module, "virtualises", lambda: hardware)
-    (leaf,) = [entry for entry in KvmEngine(kvm_device).cpuid() if entry.leaf == 1]
+    (leaf,) = [entry for entry in KvmEngine(os.dup(kvm_device)).cpuid() if entry.leaf == 1]
     (told,) = [entry for entry in cpuid.supported(kvm_device) if entry.leaf == 1]
     assert leaf.ecx & CX16 == (told.ecx & CX16 if hardware else 0)

@@ -105,7 +105,6 @@ def test_a_mapped_file_that_was_cut_is_named(kvm_engine: KvmEngine, tmp_path: Pa
         os.truncate(path, 0)
         with pytest.raises(EngineError, match="cut short") as caught:
             run.go()
-    os.close(fd)
     assert caught.value.path == str(path)
     assert "--copy" in str(caught.value)
 

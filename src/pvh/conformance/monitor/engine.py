@@ -69,6 +69,10 @@ class MonitoredEngine:
         """Frequency of the guest's time stamp counter."""
         return self._engine.tsc_khz
 
+    def close(self) -> None:
+        """Give back the engine."""
+        self._engine.close()
+
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> EmulatorVm:
         """Make a guest of an image. Raises EngineError when the host refuses."""
         vm = _MonitoredVm(image, cpuid, self._engine.layout, self.clock)

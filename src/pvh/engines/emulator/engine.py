@@ -57,6 +57,9 @@ class EmulatorEngine:
             self._tsc_khz = (now - tsc) * 1_000_000 // (then - at)
         return self._tsc_khz
 
+    def close(self) -> None:
+        """Do nothing: the library stays for the next."""
+
     def open(self, image: Image, cpuid: tuple[CpuidTable, ...]) -> EmulatorVm:
         """Make a guest of an image. Raises EngineError when the host refuses."""
         return EmulatorVm(image, cpuid, self.layout, self.clock)

@@ -29,15 +29,21 @@ class KvmEngine:
     traits = Traits(has_lapic=True, sees_halt=False, sees_init_sipi=False, exact_stop=True, recent=False)
 
     def __init__(self, dev: int | None = None, probe: Probe | None = None) -> None:
-        """Use an open /dev/kvm and what is known of it, or open it. Raises NoEngine, EngineError."""
+        """Take over an open /dev/kvm, with what is known of it, or open it. Raises NoEngine, EngineError."""
+        self._dev = -1  # where opening fails
         self._dev = open_device() if dev is None else dev
         self._known = probe
         self.tsc_khz = probe.tsc_khz if probe else tsc_khz(self._dev)
         """Frequency of guests' TSC in kHz."""
 
     def close(self) -> None:
-        """Give /dev/kvm back, where no guest was made."""
-        os.close(self._dev)
+        """Give /dev/kvm back; no guest can be made after."""
+        dev, self._dev = self._dev, -1
+        if dev >= 0:
+            os.close(dev)
+
+    def __del__(self) -> None:
+        self.close()
 
     @cached_property
     def probe(self) -> Probe:
