@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -17,18 +18,20 @@ from pvh.conformance.probe.facts import Observation
 from pvh.conformance.probe.gdb import probe_by_gdb
 from pvh.conformance.probe.kernel import probe_path
 from pvh.conformance.probe.verdicts import judge
-from pvh.conformance.probe.vmm import VMMS, Probe, run_vmm
+from pvh.conformance.probe.vmm import VMMS, Accel, Probe, run_vmm
 from pvh.demo import demo_path
 from pvh.errors import EngineError, UsageError
 from pvh.kernel.read import read_kernel
 
 needs_qemu = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64 here")
+ACCELS = ["tcg", pytest.param("kvm", marks=pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK),
+                                                              reason="no /dev/kvm here"))]  # fmt: skip
 
 
 @contextmanager
-def stopped(kernel: str, where: Path, *more: str) -> Generator[str]:
+def stopped(kernel: str, where: Path, *more: str, accel: str = "tcg") -> Generator[str]:
     """Start QEMU stopped with a kernel; give its stub's address."""
-    words = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-S",
+    words = ["qemu-system-x86_64", "-accel", accel, "-m", "256", "-nodefaults", "-display", "none", "-S",
              "-gdb", f"unix:{where},server=on,wait=off", "-kernel", kernel, *more]  # fmt: skip
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as qemu:
         try:
@@ -46,12 +49,14 @@ def answers(seen: Observation) -> dict[str, str]:
 
 
 @needs_qemu
-def test_it_sees_what_the_probe_kernel_sees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accel", ACCELS)
+def test_it_sees_what_the_probe_kernel_sees(accel: Accel, tmp_path: Path) -> None:
     module = tmp_path / "module"
     module.write_bytes(b"sixteen bytes or more")
-    with stopped(probe_path(), tmp_path / "gdb", "-M", "microvm", "-initrd", str(module), "-append", "a b") as address:
+    more = ("-M", "microvm", "-initrd", str(module), "-append", "a b")
+    with stopped(probe_path(), tmp_path / "gdb", *more, accel=accel) as address:
         seen = probe_by_gdb(address, read_kernel(probe_path()), 30.0)
-    booted = run_vmm(VMMS["qemu-microvm"], Probe())
+    booted = run_vmm(VMMS["qemu-microvm"], Probe(accel=accel))
     same = ("eax", "esp", "ebp", "cr0", "cr4", "eflags", "cs", "ds", "gdtr.base", "gdtr.limit", "idtr.limit", "dr7",
             "tr.limit", "code.intact", "bss.nonzero", "start_info.version", "start_info.memmap_entries")  # fmt: skip
     assert {name: seen.facts[name] for name in same} == {name: booted.facts[name] for name in same}
@@ -64,8 +69,9 @@ def test_it_sees_what_the_probe_kernel_sees(tmp_path: Path) -> None:
 
 @needs_qemu
 @pytest.mark.parametrize("machine", ["pc", "q35"])
-def test_any_kernel_will_do(machine: str, tmp_path: Path) -> None:
-    with stopped(demo_path(), tmp_path / "gdb", "-M", machine) as address:
+@pytest.mark.parametrize("accel", ACCELS)
+def test_any_kernel_will_do(accel: Accel, machine: str, tmp_path: Path) -> None:
+    with stopped(demo_path(), tmp_path / "gdb", "-M", machine, accel=accel) as address:
         seen = probe_by_gdb(address, read_kernel(demo_path()), 30.0)
     assert {clause for clause, answer in answers(seen).items() if answer == "violated"} == {"tr"}
 

@@ -122,23 +122,16 @@ class Client:
         """Return the registers that tell something, by the names of the target description.
 
         One by one where the stub can: in 32-bit code QEMU's `g` has some registers shorter than it describes them.
+        `g` goes first all the same: by it alone QEMU fetches them from KVM (gdbstub/gdbstub.c: handle_read_all_regs
+        synchronizes the vCPU, handle_get_reg does not, 7.2 to 10.0).
         """
         layout = self._layout()
         wanted = {number: name for number, name, _ in layout if name in _WANTED}
+        together = self.ask(b"g")
         answers = {name: self.ask(b"p%x" % number) for number, name in wanted.items()}
         if any(not answer or answer.startswith(b"E") for answer in answers.values()):
-            return self._sliced(layout)
+            return _sliced(layout, _unavailable_as_zero(together))
         return {name: int.from_bytes(_unavailable_as_zero(answer), "little") for name, answer in answers.items()}
-
-    def _sliced(self, layout: list[tuple[int, str, int]]) -> dict[str, int]:
-        values = _unavailable_as_zero(self.ask(b"g"))
-        made: dict[str, int] = {}
-        at = 0
-        for _, name, size in layout:
-            if at + size <= len(values) and name in _WANTED:
-                made[name] = int.from_bytes(values[at : at + size], "little")
-            at += size
-        return made
 
     def _layout(self) -> list[tuple[int, str, int]]:
         """Return number, name and size in bytes of each register, in the order of `g`."""
@@ -164,6 +157,17 @@ class Client:
         if depth == 0:
             return text
         return _INCLUDE.sub(lambda found: self._description(found.group(1), depth - 1), text)
+
+
+def _sliced(layout: list[tuple[int, str, int]], values: bytes) -> dict[str, int]:
+    """Return the registers that tell something, out of the answer to `g`."""
+    made: dict[str, int] = {}
+    at = 0
+    for _, name, size in layout:
+        if at + size <= len(values) and name in _WANTED:
+            made[name] = int.from_bytes(values[at : at + size], "little")
+        at += size
+    return made
 
 
 def _connect(address: str) -> socket.socket:
