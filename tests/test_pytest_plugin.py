@@ -200,7 +200,6 @@ def test_an_engine_that_is_named_has_to_be_there(project: pytest.Pytester) -> No
         ("engine='xen'", "engine='xen'): no such engine"),
         ("'kernel.elf'", "takes keywords alone"),
         ("", "no kernel: name one in @pytest.mark.pvh(kernel=...)"),
-        ("kernel='absent.elf'", "absent.elf: "),
     ],
 )
 def test_a_marker_that_makes_no_sense_is_told(project: pytest.Pytester, marker: str, told: str) -> None:
@@ -208,6 +207,33 @@ def test_a_marker_that_makes_no_sense_is_told(project: pytest.Pytester, marker: 
     outcomes, said = run(project, code)
     assert set(outcomes) <= {"failed", "errors"}
     assert told in said
+
+
+def test_a_kernel_that_is_not_there_is_told_at_the_tests_line_alone(project: pytest.Pytester) -> None:
+    code = """
+        import pytest
+        @pytest.mark.pvh(kernel="absent.elf")
+        def test_it(pvh_boot):
+            guest = pvh_boot()
+    """
+    outcomes, said = run(project, code)
+    assert outcomes == {"failed": 1}
+    shown = said.partition("FAILURES")[2].partition("short test summary")[0].splitlines()
+    (error,) = (line for line in shown if line.startswith("E"))
+    path = project.path / "absent.elf"
+    assert error.endswith(f"{path}: there is no such kernel - build it before the tests run, or mend its path, which "
+                          "counts from the folder of the test's file")  # fmt: skip
+    assert ">       guest = pvh_boot()" in shown
+    assert len(shown) <= 14, said
+
+
+def test_a_kernel_that_is_none_is_told_at_the_tests_line_alone(project: pytest.Pytester) -> None:
+    (project.path / "notes.elf").write_text("none")
+    code = "import pytest\n@pytest.mark.pvh(kernel='notes.elf')\ndef test_it(pvh_boot):\n    pvh_boot()\n"
+    outcomes, said = run(project, code)
+    assert outcomes == {"failed": 1}
+    assert "notes.elf: is a text file" in said
+    assert "src/pvh" not in said
 
 
 def test_it_costs_nothing_to_who_does_not_use_it(project: pytest.Pytester) -> None:

@@ -58,6 +58,23 @@ class PvhBoot:
         A path counts from the folder of the test's file. An engine of `auto` is the one of this run of the test; every
         exit is traced into the test's tmp_path, if the options name no file. Raises what pvh.boot raises.
         """
+        __tracebackhide__ = True  # pytest shows whose guest it was to be, not this
+        from pvh.errors import PvhError
+
+        try:
+            guest = self._start(kernel, options, paused=paused)
+        except PvhError as error:
+            raise error.with_traceback(None) from None  # nor what lies below
+        self._guests.append(guest)
+        return guest
+
+    def _start(
+        self,
+        kernel: str | os.PathLike[str] | Kernel | Plan | Image | None,
+        options: BootOptions | None,
+        *,
+        paused: bool,
+    ) -> Guest:
         from pvh.build.image import Image
         from pvh.guest import boot
         from pvh.plan.record import Plan
@@ -68,14 +85,21 @@ class PvhBoot:
             pytest.fail("no kernel: name one in @pytest.mark.pvh(kernel=...), or give it to pvh_boot()", pytrace=False)
         if isinstance(kernel, Image):
             plan = replace(kernel.plan, options=self._completed(options or kernel.plan.options))
-            guest = boot(replace(kernel, plan=plan), paused=paused)
-        elif isinstance(kernel, Plan):
-            guest = boot(replace(kernel, options=self._completed(options or kernel.options)), paused=paused)
-        else:
-            source = str(self._folder / kernel) if isinstance(kernel, (str, os.PathLike)) else kernel
-            guest = boot(source, self._completed(options or self.options), paused=paused)
-        self._guests.append(guest)
-        return guest
+            return boot(replace(kernel, plan=plan), paused=paused)
+        if isinstance(kernel, Plan):
+            return boot(replace(kernel, options=self._completed(options or kernel.options)), paused=paused)
+        source = self._found(kernel) if isinstance(kernel, (str, os.PathLike)) else kernel
+        return boot(source, self._completed(options or self.options), paused=paused)
+
+    def _found(self, kernel: str | os.PathLike[str]) -> str:
+        """Return the path of a kernel. Raises UsageError if nothing is there."""
+        path = str(self._folder / kernel)
+        if not os.path.exists(path):
+            from pvh.errors import UsageError
+
+            hint = "build it before the tests run, or mend its path, which counts from the folder of the test's file"
+            raise UsageError("there is no such kernel", path=path, hint=hint)
+        return path
 
     def close(self) -> None:
         """Stop and close every guest, also where one of them raises."""
