@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 
 from pvh.abi import elfnote
+from pvh.cli.options import kernel_file
 from pvh.cli.plain import parse
 from pvh.errors import NotAKernel
 from pvh.hints import TYPE_CHECKING
@@ -47,7 +48,8 @@ _ADDRESSES = {
 
 def declare(parser: ArgumentParser | Notes) -> None:
     """Declare the options."""
-    parser.add_argument("file", metavar="FILE", help="a kernel image; - is standard input")
+    parser.add_argument("file", type=kernel_file, metavar="FILE",
+                        help="a kernel image; - is standard input, demo comes with pvh")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--picture", action="store_true", help="draw where segments lie, as at a terminal")
     parser.add_argument("--loaders", action="store_true", help="say how other loaders would boot it, and why not")

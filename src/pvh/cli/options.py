@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.plan.options import BootOptions, ModuleSpec
 
@@ -28,6 +29,20 @@ def parse_size(text: str) -> int:
     return int(digits) << shift
 
 
+def kernel_file(text: str) -> str:
+    """Return the path of the kernel that a word names. Raises UsageError where the word may mean two."""
+    if text != "demo":
+        return text
+    from os.path import exists  # hardly ever needed
+
+    from pvh.demo import demo_path
+
+    if exists(text):
+        hint = "write ./demo for the file, or go to another folder"
+        raise UsageError("is a file here, and the name of the kernel that comes with pvh", path=text, hint=hint)
+    return demo_path()
+
+
 def _module(text: str) -> ModuleSpec:
     path, comma, cmdline = text.partition(",")
     return ModuleSpec(path, cmdline if comma else None)
@@ -35,7 +50,8 @@ def _module(text: str) -> ModuleSpec:
 
 def add_boot_options(parser: ArgumentParser | Notes) -> None:
     """Add KERNEL and every option that shapes the guest."""
-    parser.add_argument("kernel", metavar="KERNEL", help="ELF or bzImage, packed or not; - is stdin")
+    parser.add_argument("kernel", type=kernel_file, metavar="KERNEL",
+                        help="ELF or bzImage, packed or not; - is stdin, demo comes with pvh")  # fmt: skip
     guest = parser.add_argument_group("the guest")
     guest.add_argument("-m", "--memory", type=parse_size, default=_DEFAULT.memory, metavar="SIZE",
                        help="RAM (default 512M)")  # fmt: skip

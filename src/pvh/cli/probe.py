@@ -6,6 +6,7 @@ import sys
 import textwrap
 from shutil import get_terminal_size
 
+from pvh.cli.options import kernel_file
 from pvh.cli.output import write_file
 from pvh.cli.plain import parse
 from pvh.conformance.probe.capture import read_capture
@@ -49,7 +50,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
     parser.add_argument("--dump", metavar="FILE", help="read a console's log; - is standard input")
     parser.add_argument("--gdb", metavar="ADDRESS",
                         help="ask a stopped machine's GDB stub at HOST:PORT or unix:PATH")  # fmt: skip
-    parser.add_argument("--kernel", metavar="FILE", help="the kernel booted there (default: the probe kernel)")
+    parser.add_argument("--kernel", type=kernel_file, metavar="FILE",
+                        help="the kernel booted there (default: the probe kernel)")  # fmt: skip
     parser.add_argument("--against", metavar="OTHER", default="pvh-emulator",
                         help="what to compare with: a VMM, a log's path, or none (default pvh-emulator)")  # fmt: skip
     parser.add_argument("--form", choices=("elf32", "elf64", "bzimage"), default="elf32",

@@ -36,6 +36,7 @@ _LONGEST = 1e9  # seconds, some thirty years
 ABOUT = {
     "description": "Boot a kernel by its PVH entry. The last line on standard error says how it ended.",
     "epilog": """examples:
+  pvh run demo
   pvh run vmlinuz --initrd initrd.img
   pvh run vmlinuz --exec 'uname -a'
   pvh run --engine emulator --timeout 60 --trace exits.jsonl kernel.elf
