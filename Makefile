@@ -69,9 +69,9 @@ types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint types specimens ## linters, type checkers, tests, branch coverage (at most 15 minutes)
-	@# gdb reads our cores, iasl our ACPI tables, fish and zsh our completion, gcc makes the tutorial's kernels; without
+	@# gdb reads our cores, iasl our ACPI tables, fish and zsh our completion, gcc and rustc make the kernels of the pages; without
 	@# them their tests skip, and say so.
-	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools gcc=gcc fish=fish zsh=zsh || true
+	$(BIN)/python tools/obtain.py --command gdb=gdb iasl=acpica-tools gcc=gcc rustc=rustc fish=fish zsh=zsh || true
 	export PVH_SPECIMENS=required
 	# The rooms that data flows through before a guest runs are covered by tests of their own.
 	own=(tests/abi tests/kernel tests/plan tests/build tests/test_snapshot.py tests/conformance/test_profiles.py)

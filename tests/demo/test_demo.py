@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
 
 import pytest
 
@@ -35,6 +36,17 @@ def test_it_reports_and_powers_off_by_hypercall() -> None:
     assert "RAM: 5120 MiB" in said
     assert said[-1] == "Powering off"
     assert (outcome.ending, outcome.status) == ("poweroff", 0)
+
+
+@pytest.mark.slow
+def test_make_boot_has_debians_kernel_say_hello() -> None:
+    """What the README says of it, typed in this checkout."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run(["make", "boot"], cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[    0.000000] Linux version ")
+    assert "hello from user space" in done.stdout.lower()
+    assert "pvh: poweroff after" in done.stderr
 
 
 def test_without_xen_it_leaves_by_the_exit_port() -> None:

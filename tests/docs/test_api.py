@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import pvh
+from docs.transcript import bodies
 
 ROOT = Path(__file__).resolve().parents[2]
 GLOBS = {"pvh": pvh, "re": re}
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = bodies((ROOT / "docs" / "api.md").read_text(encoding="utf-8"), "python")
 NAMES = [name for name in pvh.__all__ if not name.startswith("__")]
 FOUND = [test for name in NAMES for test in doctest.DocTestFinder().find(getattr(pvh, name), name, globs=GLOBS)]
 EXAMPLES = [test for test in FOUND if test.examples]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pvh
+from docs.transcript import bodies
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-PROGRAM, TEST = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+PROGRAM, TEST = bodies(README.read_text(encoding="utf-8"), "python")
 
 
 def test_the_example_runs() -> None:
