@@ -61,7 +61,7 @@ def test_one_engine_does_not_load_the_other() -> None:
     [
         ("import pvh", {"__future__", "types"}, {"pvh"}),
         ("from pvh.cli import main; main(['--version'])", {"__future__", "gc", "types"},
-         {"pvh", "pvh.cli", "pvh.errors", "pvh.hints"}),
+         {"pvh", "pvh.cli", "pvh.cli.ctrl_c", "pvh.errors", "pvh.hints"}),
     ],
 )  # fmt: skip
 def test_the_package_and_its_version_load_next_to_nothing(statement: str, standard: set[str], ours: set[str]) -> None:

@@ -114,7 +114,13 @@ class Machine:
             self._typed.connect(lambda: self._arm(("typed", 0), 0))
         self._processors.start(self._guard, self._asleep)
         self.begun.set()
-        self._supervise()
+        try:
+            self._supervise()
+        except BaseException:
+            # Ctrl-C in somebody's program: no vCPU may run on in memory that its owner is about to give back.
+            self.end("interrupted", "its program was interrupted")
+            self._processors.stop()
+            raise
         stuck = not self._processors.stop()
         self._board.flush()
         outcome = self._outcome(stuck=stuck)

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+from pvh.cli import ctrl_c
 from pvh.errors import PvhError
 
 COMMANDS = {
@@ -30,9 +31,6 @@ STATUS = """exit status:
 A guest that writes a byte to port 0xf4 ends the run with that status."""
 
 
-_INTERRUPTED = 130
-
-
 def usage() -> str:
     """Return what `pvh --help` says."""
     width = max(map(len, COMMANDS))
@@ -48,12 +46,14 @@ def program() -> int:
     # Hardly anything a run makes is garbage in a cycle. To look for it while modules are imported, and again in all
     # there is when the process ends, takes 8 ms of a short run's 40.
     gc.set_threshold(100_000)
+    ctrl_c.take()
     status = main()
-    if status == _INTERRUPTED:
+    if status == ctrl_c.STATUS:
         try:
             sys.stdout.flush()
         finally:
             os._exit(status)  # a thread may still be in an engine, whose memory the interpreter's end would take away
+    ctrl_c.give_back()
     gc.freeze()
     return status
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.status
     except KeyboardInterrupt:
         print("pvh: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return ctrl_c.STATUS
     except BrokenPipeError:
         _give_output_up()  # whoever read it went away: not our failure
         return 141

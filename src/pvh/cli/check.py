@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pvh.cli import ctrl_c
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.plain import parse
 from pvh.errors import UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LINUX = "console:Booting .*kernel on Xen PVH"
 _BAR = 24
+_CLEAR = "\r\033[K"
 
 ABOUT = {
     "description": "Boot a kernel again and again, each time with something else that the ABI leaves open, and give a"
@@ -101,6 +103,7 @@ def _write_html(path: str, report: Report, engine: Engine) -> None:
 def main(argv: list[str]) -> int:
     """Check a kernel and print what came of it. Returns the exit status."""
     parsed = parse(declare, argv, prog="pvh check", **ABOUT)
+    ctrl_c.end_at_once(_CLEAR if sys.stderr.isatty() else "")
     from pvh.conformance.checker import Task
     from pvh.conformance.report import as_dict, check
     from pvh.engines.select import choose
@@ -210,4 +213,4 @@ class _Progress:
 
     def _clear(self) -> None:
         if self._bar:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print(_CLEAR, end="", file=sys.stderr, flush=True)

@@ -132,9 +132,11 @@ class _Run:
     def run(self) -> Boot:
         self._after(self._limits.seconds, "no milestone in {:g} s")
         self._started = time.monotonic()
-        outcome = self._machine.run()
-        for timer in self._timers:
-            timer.cancel()
+        try:
+            outcome = self._machine.run()
+        finally:
+            for timer in self._timers:
+                timer.cancel()
         ending = "stopped" if self._stopped else outcome.ending
         self._progress.ended(ending)
         reached = self._progress.next is None

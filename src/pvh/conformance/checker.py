@@ -146,34 +146,15 @@ def attempts(
     if jobs <= 1 or not hasattr(os, "fork"):
         yield from ((attempt(task, profile, engine), count) for profile in todo)
         return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import active_children, get_context
+    from pvh.conformance.workers import spread
 
-    # Forked children have the kernel's bytes, and the modules' descriptors.
-    with ProcessPoolExecutor(jobs, get_context("fork"), _begin, (task, engine.name)) as pool:
-        try:
-            yield from ((one, count) for one in pool.map(_attempt, todo))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in active_children():
-                worker.kill()  # one that misses the word to end would be waited for without end
-            raise
+    # Forked workers have the kernel's bytes, and the modules' descriptors.
+    def begin() -> Callable[[int], Attempt]:
+        own = choose("kvm" if engine.name == "kvm" else "emulator", lambda _text: None)  # another's may not work here
+        return lambda index: attempt(task, todo[index], own)
 
-
-_shared: list[tuple[Task, Engine]] = []
-
-
-def _begin(task: Task, engine: str) -> None:
-    """Be a worker: an engine of one's own, as what another process made may not work here."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    _shared[:] = [(task, choose("kvm" if engine == "kvm" else "emulator", lambda _text: None))]
-
-
-def _attempt(profile: Profile) -> Attempt:
-    task, engine = _shared[0]
-    return attempt(task, profile, engine)
+    for one in spread(len(todo), jobs, begin):
+        yield one, count
 
 
 def mappable(kernel: Kernel) -> Kernel:
