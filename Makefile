@@ -85,8 +85,9 @@ test-more: setup specimens docs ## documentation, browser, genuine KVM inside QE
 	for room in $(MUTATED); do $(BIN)/python tools/mutate.py $$room; done
 	$(BIN)/python -m tools.pythons
 
-test-loaders: setup ## every odd kernel in the real QEMU: pvh inspect --loaders says what it does (2 minutes)
+test-loaders: setup ## every odd kernel in QEMU, libxenguest, Firecracker, libkrun themselves (5 minutes)
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
+	$(BIN)/python -m tools.loaders
 	$(BIN)/pytest tests/kernel/test_loaders.py
 
 docs: setup ## build the documentation into .cache/site; a warning is an error

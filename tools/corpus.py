@@ -26,16 +26,27 @@ from pvh.kernel.source import BytesSource  # noqa: E402
 
 PAGE, DATA = ROOT / "docs" / "corpus.md", ROOT / "docs" / "corpus.json"
 SCHEMA = "pvh.corpus/1"
+_WORDS = {"multiboot": "multiboot", "Linux": "Linux", "left": "e_entry", "as HVM": "firmware", "PVH": "part"}
 _SHORT = 2048  # bytes, packed
 
 _HEAD = """# Odd kernels, and who boots them
 
 The files that `tests/kernel/test_corpus.py` reads `pvh inspect` with, and what each loader makes of them by its rules:
-`pvh inspect --loaders FILE` says the same of any file, with messages and sources. [corpus.json](corpus.json) has all of
-it, and the files. `make test-loaders` proves QEMU's column by running each file in QEMU.
+`pvh inspect --loaders FILE` says the same of any file, with messages, sources, and how far each answer is known.
+[corpus.json](corpus.json) has all of it, and the files.
+
+run
+:   The loader itself does so. `make test-loaders` gives every file to QEMU 7.2, to Firecracker 1.12.1 and a libkrun of
+    2026 on this machine's KVM, and to libxenguest 4.17 without a hypervisor: it needs none to load a kernel.
+
+read
+:   Its source says so, of the version named: Xen's builder of dom0, Cloud Hypervisor.
+
+unverified
+:   Neither.
 
 A number is the address at which the loader enters by PVH; a dash, that it refuses the file; a word, that it boots it
-otherwise.
+otherwise: `firmware`, as HVM firmware; `part`, by PVH, but not all of it is there.
 
 """
 
@@ -61,7 +72,7 @@ def _case(case: Case) -> dict[str, object]:
         "warnings": list(case.warnings),
         "loaders": {
             verdict.loader: {"pvh": verdict.pvh, "path": verdict.path, "entry": verdict.entry, "says": verdict.says,
-                             "why": verdict.why}
+                             "why": verdict.why, "verified": verdict.verified}
             for verdict in verdicts(case)
         },
     }  # fmt: skip
@@ -91,7 +102,7 @@ def page() -> str:
 def _cell(verdict: LoaderVerdict) -> str:
     if verdict.pvh:
         return f"{verdict.entry:#x}"
-    return "multiboot" if verdict.path == "multiboot" else "Linux" if verdict.path else "-"
+    return next((word for start, word in _WORDS.items() if verdict.path.startswith(start)), "-")
 
 
 if __name__ == "__main__":

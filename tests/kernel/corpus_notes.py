@@ -48,12 +48,15 @@ def _kinds() -> list[Case]:
         Case(
             f"1-kinds/note-{number}",
             kernel(entry_note(), note(number, desc)),
-            warnings=("note-repeated",) if number == 18 else (),
+            ("paddr-offset",) if number == 4 else (),
+            ("note-repeated",) if number == 18 else (),
             facts={f"value_{number}": value},
         )
         for number, desc, value in KINDS
     ]
 
+
+UNSET = (1 << 64) - 1
 
 NOTES = [
     Case("1-only-required/note-18-alone", kernel(entry_note()), facts={"entry": 0x100000, "bootable": True}),
@@ -273,6 +276,15 @@ NOTES = [
         ),
         facts={"entry": 0x100000, "start": 0x100000},
     ),
+    Case("1-paddr-offset/alone", kernel(entry_note(), note(4, u64(0))), ("paddr-offset",)),
+    Case(
+        "1-paddr-offset/base-unset",
+        kernel(entry_note(), *(note(n, u64(v)) for n, v in ((4, 0), (3, UNSET)))),
+        ("paddr-offset",),
+    ),
+    Case("1-paddr-offset/with-base", kernel(entry_note(), note(4, u64(0)), note(3, u64(0)))),
+    Case("1-paddr-offset/unset", kernel(entry_note(), note(4, u64(UNSET)))),
+    Case("1-paddr-offset/32-bits-are-not-unset", kernel(entry_note(), note(4, u32(0xFFFFFFFF))), ("paddr-offset",)),
     Case("1-mod-start-pfn", kernel(entry_note(), note(16, u32(1))), facts={"value_16": 1}),
     Case(
         "1-no-notes",

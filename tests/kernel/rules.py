@@ -24,6 +24,7 @@ RULES = {
     "1-loader": "LOADER is not checked with PHYS32_ENTRY; without, it must start generic, or GUEST_OS linux",
     "1-xen-version": "XEN_VERSION is not checked with PHYS32_ENTRY; without, it must start xen-3.0",
     "1-pv-notes-ignored": "ENTRY, HYPERCALL_PAGE, VIRT_BASE, PADDR_OFFSET, HV_START_LOW and the like do not matter",
+    "1-paddr-offset": "PADDR_OFFSET without VIRT_BASE is rejected; all ones is unset",
     "1-bsd-symtab": "BSD_SYMTAB yes extends the image's end",
     "1-init-p2m": "INIT_P2M inside [kstart, kend) is rejected",
     "1-mod-start-pfn": "MOD_START_PFN is read as a number",

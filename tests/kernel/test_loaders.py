@@ -1,4 +1,7 @@
-"""What other loaders make of a file: QEMU's column against the real QEMU; the others' rules, each once."""
+"""What other loaders make of a file: against the loaders themselves, where they can be had; and their rules, each once.
+
+`make test-loaders` brings them: QEMU, libxenguest, Firecracker, libkrun.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from elfwriter import BzImage, Elf, Load, entry_note, kernel, note, notes, pack, u32
+from elfwriter import BzImage, Elf, Load, entry_note, kernel, note, notes, pack, u32, u64
 from kernel.case import Case
 from kernel.corpus import CASES
+from kernel.real_loaders import REAL, Real
 from pvh.cli import main
 from pvh.kernel.loaders import LoaderVerdict, judge_all
 from pvh.kernel.read import read_kernel, read_source
@@ -106,6 +110,44 @@ def test_qemu_reads_the_corpus_as_we_say(tmp_path: Path) -> None:
     assert entered > len(CASES) // 3
 
 
+def entered(case: Case) -> Case:
+    """Return an ELF64 with an e_entry of 1 MiB: VMMs that ask for one look no further where there is none."""
+    elf64 = case.data[:5] == b"\x7fELF\2"
+    return Case(f"{case.id}, entered", case.data[:24] + u64(1 << 20) + case.data[32:] if elf64 else case.data)
+
+
+def differs(real: Real, case: Case, tmp_path: Path) -> str:
+    """Return what is otherwise than we say when a loader itself reads a file; "" if nothing is."""
+    verdict = made_of(case.data)[real.name]
+    path = tmp_path / "kernel"
+    path.write_bytes(case.data)
+    seen = real.run(path)
+    if verdict.says not in seen.said:
+        return f"{case.id}: not a word of {verdict.says!r}: {seen.said[-200:]}"
+    if seen.took != (verdict.pvh or bool(verdict.path)):
+        return f"{case.id}: {'takes' if seen.took else 'refuses'} it: {seen.said[-200:]}"
+    if seen.took and seen.pvh not in (None, verdict.pvh or verdict.path.startswith("PVH")):
+        return f"{case.id}: by PVH: {seen.pvh}"
+    return f"{case.id}: enters at {seen.entry}" if verdict.pvh and seen.entry not in (None, verdict.entry) else ""
+
+
+LOADERS = [pytest.param(real, id=real.name, marks=pytest.mark.skipif(
+    not real.here, reason=f"no {real.name} here: make test-loaders")) for real in REAL]  # fmt: skip
+
+
+@pytest.mark.parametrize("real", LOADERS)
+def test_a_loader_reads_odd_files_as_we_say(real: Real, tmp_path: Path) -> None:
+    assert [differs(real, case, tmp_path) for case in map(entered, ODD)] == [""] * len(ODD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", LOADERS)
+def test_a_loader_reads_the_corpus_as_we_say(real: Real, tmp_path: Path) -> None:
+    cases = [*CASES, *(entered(case) for case in CASES)]
+    assert [found for case in cases if (found := differs(real, case, tmp_path))] == []
+    assert sum(made_of(case.data)[real.name].pvh for case in cases) > len(CASES) // 3
+
+
 RUST = ("Firecracker", "Cloud Hypervisor", "linux-loader", "libkrun")
 
 
@@ -117,24 +159,41 @@ def test_all_take_a_kernel_that_is_made_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "loader", "why"),
+    ("data", "loader", "says", "why"),
     [
-        (kernel(entry_note(), bits=32), "Firecracker", "Invalid program header size"),
-        (Elf((Load(), notes(entry_note())), header={"entry": 1 << 20}).build(), "Firecracker", "p_align"),
-        (Elf((BIG, notes(entry_note(0x200000)))).build(), "Cloud Hypervisor", "below 1 MiB"),
+        (kernel(entry_note(), bits=32), "Firecracker", "Invalid program header size", "no ELF64"),
+        (
+            Elf((Load(paddr=1 << 32), notes(entry_note())), header={"entry": 1 << 20}).build(),
+            "Firecracker",
+            "Unable to read kernel image",
+            "above 4 GiB",
+        ),
         (
             Elf((BIG, notes(note(18, b"ab"))), header={"entry": 1 << 21}).build(),
             "linux-loader",
             "Invalid PVH note header",
+            "",
         ),
-        (pack("gzip", kernel(entry_note())), "libkrun", "Invalid Elf magic"),
+        (pack("gzip", kernel(entry_note())), "libkrun", "Invalid Elf magic", ""),
+        (Elf((BIG, notes(entry_note(0x200000)))).build(), "Cloud Hypervisor", "bzImage kernel image", "below 1 MiB"),
     ],
 )
-def test_linux_loader_refuses(data: bytes, loader: str, why: str) -> None:
+def test_linux_loader_refuses(data: bytes, loader: str, says: str, why: str) -> None:
     verdict = made_of(data)[loader]
     assert not verdict.pvh
+    assert says in verdict.says
     assert why in verdict.why
-    assert "Kernel Loader: failed to load ELF kernel image" in verdict.says
+
+
+def test_how_far_it_is_known_is_told() -> None:
+    unsure = made_of(kernel(entry_note(), loads=(Load(memsz=8),)))
+    assert {name for name, verdict in unsure.items() if verdict.verified == "unverified"} == {"Xen dom0 builder"}
+    assert {name for name, verdict in unsure.items() if verdict.verified == "read"} == {"Cloud Hypervisor"}
+    sure = made_of(kernel(entry_note()))
+    assert {name for name, verdict in sure.items() if verdict.verified == "read"} == {
+        "Cloud Hypervisor",
+        "Xen dom0 builder",
+    }
 
 
 def test_without_a_note_each_goes_its_own_way() -> None:

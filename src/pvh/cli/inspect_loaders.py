@@ -9,10 +9,12 @@ from pvh.hints import TYPE_CHECKING
 if TYPE_CHECKING:
     from pvh.kernel.loaders import LoaderVerdict
 
+_KNOWN = {"run": "seen in the program", "read": "read in its source", "unverified": "NOT VERIFIED"}
+
 
 def as_rows(found: tuple[LoaderVerdict, ...]) -> list[dict[str, object]]:
     """Return the verdicts as --json prints them."""
-    fields = ("loader", "pvh", "path", "entry", "says", "why", "source")
+    fields = ("loader", "pvh", "path", "entry", "says", "why", "source", "verified")
     return [{name: getattr(verdict, name) for name in fields} for verdict in found]
 
 
@@ -24,7 +26,8 @@ def as_table(path: str, found: tuple[LoaderVerdict, ...], width: int) -> str:
         first = f"  {'yes' if verdict.pvh else 'no ':3}  {verdict.loader:{names}}  "
         indent = " " * len(first)
         lines += textwrap.wrap(_answer(verdict), width, initial_indent=first, subsequent_indent=indent)
-        lines += textwrap.wrap(verdict.source, width, initial_indent=indent, subsequent_indent=indent)
+        known = f"{verdict.source} ({_KNOWN[verdict.verified]})"
+        lines += textwrap.wrap(known, width, initial_indent=indent, subsequent_indent=indent)
     return "\n".join(lines)
 
 

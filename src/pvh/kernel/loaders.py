@@ -1,7 +1,7 @@
 """How other loaders read the same file: would each boot it by PVH; if not, by what other path, or with what message?
 
 A loader is a record: its checks in the order in which it makes them; the first that applies decides. Each cites the
-file of the loader's source that makes it. Messages are the loader's own; why is ours.
+file of the loader's source that makes it, and how far it is known to be so. Messages are the loader's own; why is ours.
 The rules: loaders_xen.py, loaders_qemu.py, loaders_rust.py.
 """
 
@@ -9,37 +9,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pvh.hints import TYPE_CHECKING
+from pvh.hints import TYPE_CHECKING, Literal
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
     from pvh.kernel.record import Kernel
+
+# run         tests/kernel/test_loaders.py sees the loader itself, of the version named, do so with files of the corpus
+# read        its source of that version says so
+# unverified  neither: what we take it to do
+Verified = Literal["run", "read", "unverified"]
+Text = str | Callable[["Kernel"], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One check of a loader.
 
-    source   file of its repository
-    applies  tells whether it decides about a kernel
-    says     what the loader prints; "" where it says nothing
-    path     how it boots the file otherwise; "" where it refuses
-    why      the cause, where the message does not name it
+    source    file of its repository
+    applies   tells whether it decides about a kernel
+    says      what the loader prints; "" where it says nothing
+    path      how it boots the file otherwise; "" where it refuses
+    why       the cause, where the message does not name it
+    verified  how far this is known; None: as the loader's other rules are
     """
 
     source: str
     applies: Callable[[Kernel], bool]
-    says: str = ""
+    says: Text = ""
     path: str = ""
-    why: str | Callable[[Kernel], str] = ""
+    why: Text = ""
+    verified: Verified | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
     """A loader.
 
-    repository  and version: where and of when its rules were read
+    repository  and version: what its rules were read in, and tried with
     path        how it goes about PVH
+    verified    how far its rules are known
     entry       gives the physical address it enters at; None: none, which a rule has told already
     """
 
@@ -48,6 +57,7 @@ class Loader:
     version: str
     path: str
     source: str
+    verified: Verified
     rules: tuple[Rule, ...]
     entry: Callable[[Kernel], int | None]
 
@@ -62,6 +72,7 @@ class LoaderVerdict:
     says    the message it prints
     why     the cause, where the message does not name it
     source  repository, version and file that say so
+    verified  how far that is known
     """
 
     loader: str
@@ -71,6 +82,7 @@ class LoaderVerdict:
     says: str
     why: str
     source: str
+    verified: Verified
 
 
 def judge(loader: Loader, kernel: Kernel) -> LoaderVerdict:
@@ -78,11 +90,15 @@ def judge(loader: Loader, kernel: Kernel) -> LoaderVerdict:
     where = f"{loader.repository} ({loader.version}), "
     for rule in loader.rules:
         if rule.applies(kernel):
-            why = rule.why if isinstance(rule.why, str) else rule.why(kernel)
-            return LoaderVerdict(loader.name, pvh=False, path=rule.path, entry=None, says=rule.says, why=why,
-                                 source=where + rule.source)  # fmt: skip
+            return LoaderVerdict(loader.name, pvh=False, path=rule.path, entry=None, says=_text(rule.says, kernel),
+                                 why=_text(rule.why, kernel), source=where + rule.source,
+                                 verified=rule.verified or loader.verified)  # fmt: skip
     return LoaderVerdict(loader.name, pvh=True, path=loader.path, entry=loader.entry(kernel), says="", why="",
-                         source=where + loader.source)  # fmt: skip
+                         source=where + loader.source, verified=loader.verified)  # fmt: skip
+
+
+def _text(text: Text, kernel: Kernel) -> str:
+    return text if isinstance(text, str) else text(kernel)
 
 
 def judge_all(kernel: Kernel) -> tuple[LoaderVerdict, ...]:

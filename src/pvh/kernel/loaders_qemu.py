@@ -128,7 +128,7 @@ def _overlap(kernel: Kernel) -> bool:
 
 
 QEMU = Loader(
-    "QEMU", "qemu/qemu", "7.2", "PVH, by pvh.bin or qboot", _X86,
+    "QEMU", "qemu/qemu", "7.2", "PVH, by pvh.bin or qboot", _X86, "run",
     (
         Rule(_X86, _no_setup, "qemu: invalid kernel header", why="setup_sects is 0"),
         Rule(_X86, lambda kernel: outer_format(kernel) == "bzImage", path="Linux's real-mode boot protocol"),

@@ -2,7 +2,7 @@
 
 Sources: xen/common/libelf/libelf-dominfo.c (elf_xen_parse, elf_xen_note_check, elf_xen_addr_calc_check),
 libelf-loader.c (elf_load_binary), tools/libs/guest/xg_dom_elfloader.c and xg_dom_core.c. Where libelf only marks a file
-"broken", which libxenguest logs before it boots half an image, this package refuses; those rules say so.
+"broken", after which libxenguest boots half an image, this package refuses; those rules say so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pvh.kernel.features import names, unknown_required
 from pvh.kernel.record import Finding, Kernel
 
 Rule = Callable[[Kernel], Finding | None]
+
+_UNSET = (1 << 64) - 1  # UNSET_ADDR
 
 
 def unknown_feature(kernel: Kernel) -> Finding | None:
@@ -110,6 +112,22 @@ def segment_wraps(kernel: Kernel) -> Finding | None:
                 wanted="an end below 2^64",
             )
     return None
+
+
+def paddr_offset(kernel: Kernel) -> Finding | None:
+    """Refuse PADDR_OFFSET without VIRT_BASE: both are of no use to PVH, and checked all the same. -1 means unset."""
+    offset, base = (kernel.note(number) for number in (elfnote.PADDR_OFFSET, elfnote.VIRT_BASE))
+    if offset is None or offset.value == _UNSET or (base is not None and base.value != _UNSET):
+        return None
+    return Finding(
+        "paddr-offset",
+        "has the note PADDR_OFFSET without VIRT_BASE",
+        "PADDR_OFFSET",
+        offset.offset,
+        f"{offset.value:#x}" if isinstance(offset.value, int) else "",
+        "both, or neither",
+        "drop the note: PVH has no use for it",
+    )
 
 
 def entry_outside(kernel: Kernel) -> Finding | None:
@@ -243,6 +261,7 @@ RULES: tuple[Rule, ...] = (
     loader,
     xen_version,
     nothing_loads,
+    paddr_offset,
     segment_wraps,
     entry_outside,
     p2m_inside,
