@@ -46,7 +46,7 @@ ROOMS = (
     {"kernel"},
     {"abi"},
     {"demo"},
-    {"errors", "host", "native", "initramfs", "clock"},
+    {"amounts", "errors", "host", "native", "initramfs", "clock"},
     {"kept"},
     {"record"},
     {"hints"},

@@ -11,8 +11,9 @@ import pytest
 
 from pvh import cache as cache_
 from pvh.build.builder import build
-from pvh.cache import Cache, key
+from pvh.cache import Cache, key, limit
 from pvh.engines.emulator.engine import EmulatorEngine
+from pvh.errors import UsageError
 from pvh.kernel.read import read_kernel
 from pvh.machine import Machine
 from pvh.plan.options import BootOptions, ModuleSpec
@@ -192,3 +193,15 @@ def test_the_key_is_of_all_that_decides_how_a_guest_boots(tmp_path: Path) -> Non
     initrd.write_bytes(b"initre")
     others.append(of())
     assert len({first, *others}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(("said", "size"), [("1G", 1 << 30), ("512MiB", 512 << 20), ("0", 0), ("", 2 << 30)])
+def test_its_limit_is_a_size_as_people_write_it(said: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVH_CACHE_SIZE", said)
+    assert limit() == size
+
+
+def test_a_limit_that_is_no_size_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PVH_CACHE_SIZE", "foo")
+    with pytest.raises(UsageError, match="PVH_CACHE_SIZE: 'foo' is no size: write 512M or 2GiB"):
+        limit()

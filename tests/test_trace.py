@@ -54,6 +54,10 @@ def test_a_file_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) ->
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this host has no /dev/full")
 def test_a_full_disk_ends_the_trace_and_not_the_guest() -> None:
-    trace = Trace("/dev/full", time.monotonic_ns)
+    said: list[str] = []
+    trace = Trace("/dev/full", time.monotonic_ns, said.append)
     for _ in range(3):
         trace(0, PortOut(1, 1, 1), None)
+    assert said == ["/dev/full: the trace ends here: no space left on device"]
+    with pytest.warns(RuntimeWarning, match="the trace ends here"):
+        Trace("/dev/full", time.monotonic_ns)(0, PortOut(1, 1, 1), None)

@@ -21,8 +21,9 @@ import shutil
 import time
 from contextlib import contextmanager, suppress
 
+from pvh.amounts import parse_size
 from pvh.build.frozen import Frozen, freeze
-from pvh.errors import PvhError
+from pvh.errors import PvhError, UsageError
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.kept import dumps, loads
 from pvh.kernel.record import Features, Kernel
@@ -69,11 +70,15 @@ def folder() -> str:
 
 
 def limit() -> int:
-    """Return how many bytes all entries may take: PVH_CACHE_SIZE, else 2 GiB. 0: there is no cache."""
+    """Return how many bytes all entries may take: PVH_CACHE_SIZE, else 2 GiB. 0: there is no cache.
+
+    Raises UsageError where that is no size.
+    """
+    said = os.environ.get("PVH_CACHE_SIZE", "")
     try:
-        return int(os.environ.get("PVH_CACHE_SIZE", LIMIT))
-    except ValueError:
-        return LIMIT
+        return parse_size(said) if said else LIMIT
+    except ValueError as error:
+        raise UsageError(f"PVH_CACHE_SIZE: {error}") from None
 
 
 def key(kernel: str, options: BootOptions, engine: str) -> str:

@@ -242,10 +242,9 @@ def _marked(item: pytest.Item) -> dict[str, Any]:
 
 def _options(fields: dict[str, Any]) -> BootOptions:
     """Return the options of a marker; memory may be a size as people write it."""
-    from argparse import ArgumentTypeError
     from dataclasses import fields as fields_of
 
-    from pvh.cli.options import parse_size
+    from pvh.amounts import parse_size
     from pvh.plan.options import BootOptions
 
     known = [field.name for field in fields_of(BootOptions)]
@@ -253,12 +252,14 @@ def _options(fields: dict[str, Any]) -> BootOptions:
         if name not in known:
             words = ", ".join(["kernel", *known])
             pytest.fail(f"@pytest.mark.pvh has no {name!r}: it takes {words}", pytrace=False)
-    memory = fields.get("memory")
+    memory, why = fields.get("memory"), ""
     if isinstance(memory, str):
         try:
             fields["memory"] = parse_size(memory)
-        except ArgumentTypeError as error:
-            pytest.fail(f"@pytest.mark.pvh(memory=...): {error}", pytrace=False)
+        except ValueError as error:
+            why = str(error)
+        if why:
+            pytest.fail(f"@pytest.mark.pvh(memory=...): {why}", pytrace=False)
     return BootOptions(**fields)
 
 

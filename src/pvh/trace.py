@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 class Trace:
     """Writes lines to a file: {"t": seconds, "vcpu": n, "exit": kind, ...fields, "answer": value}."""
 
-    def __init__(self, path: str, now: Callable[[], int]) -> None:
-        """Create the file; now gives nanoseconds. Raises UsageError when it cannot be created."""
+    def __init__(self, path: str, now: Callable[[], int], say: Callable[[str], None] | None = None) -> None:
+        """Create the file; now gives nanoseconds. Raises UsageError when it cannot be created.
+
+        If it cannot be written to its end, say is told why, once; without one it is a RuntimeWarning.
+        """
+        self._path = path
+        self._say = say or _warn
         try:
             self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o644)
         except OSError as error:
@@ -30,7 +35,7 @@ class Trace:
         self._start = now()
 
     def __call__(self, vcpu: int, event: Exit, answer: int | None) -> None:
-        """Write one exit. A full disk ends the trace, not the guest."""
+        """Write one exit. A full disk ends the trace, is told of, and does not end the guest."""
         if self._fd is None:
             return
         line: dict[str, object] = {
@@ -45,12 +50,20 @@ class Trace:
             line["answer"] = answer
         data = (json.dumps(line) + "\n").encode()
         try:
-            os.write(self._fd, data)
-        except OSError:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
             self.close()
+            self._say(f"{self._path}: the trace ends here: {(error.strerror or '').lower()}")
 
     def close(self) -> None:
         """Write nothing more, and give the descriptor back."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _warn(text: str) -> None:
+    from warnings import warn  # only when there is something to say
+
+    warn(text, RuntimeWarning, stacklevel=3)

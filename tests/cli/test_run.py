@@ -57,7 +57,7 @@ def test_a_trace_that_cannot_be_written_is_said_before_anything_runs(tmp_path: P
 def test_a_timeout_is_a_span_of_time(seconds: str) -> None:
     done = run("--timeout", seconds, HELLO)
     assert done.returncode == 2
-    assert "no number of seconds" in done.stderr
+    assert "is no span of time" in done.stderr
     assert "Traceback" not in done.stderr
 
 

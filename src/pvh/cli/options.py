@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+from pvh.amounts import parse_seconds, parse_size
 from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.plan.options import BootOptions, ModuleSpec
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Callable
+    from typing import TypeVar
 
     from pvh.cli.plain import Notes
 
+    Read = TypeVar("Read")
+
 _DEFAULT = BootOptions()
-_UNITS = ("k", 10), ("m", 20), ("g", 30), ("t", 40)
-_SHIFT = {"": 0, "b": 0} | {letter + rest: shift for letter, shift in _UNITS for rest in ("", "b", "ib")}
 
 
-def parse_size(text: str) -> int:
-    """Return bytes for 512M, 2GiB, 65536; units are powers of two. Raises argparse's error for anything else."""
-    word = text.strip().lower()
-    digits = word.rstrip("bikmgt")
-    shift = _SHIFT.get(word[len(digits) :])
-    digits = digits.rstrip()
-    if shift is None or not (digits.isascii() and digits.isdigit()):
-        from argparse import ArgumentTypeError  # only a mistake pays for it
+def size(text: str) -> int:
+    """Return bytes as typed. Raises argparse's error for what is no size."""
+    return _told(parse_size, text)
 
-        raise ArgumentTypeError(f"{text!r} is no size: write 512M or 2GiB")
-    return int(digits) << shift
+
+def seconds(text: str) -> float:
+    """Return a span of time as typed, 0 or more. Raises argparse's error for what is none."""
+    return _told(parse_seconds, text)
+
+
+def some_seconds(text: str) -> float:
+    """Return a span of time as typed, above 0. Raises argparse's error for what is none."""
+    span = seconds(text)
+    if not span:
+        raise _mistake(f"{text!r}: no time at all")
+    return span
+
+
+def _told(read: Callable[[str], Read], text: str) -> Read:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise _mistake(str(error)) from None
+
+
+def _mistake(why: str) -> Exception:
+    from argparse import ArgumentTypeError  # only a mistake pays for it
+
+    return ArgumentTypeError(why)
 
 
 def kernel_file(text: str) -> str:
@@ -53,7 +74,7 @@ def add_boot_options(parser: ArgumentParser | Notes) -> None:
     parser.add_argument("kernel", type=kernel_file, metavar="KERNEL",
                         help="ELF or bzImage, packed or not; - is stdin, demo comes with pvh")  # fmt: skip
     guest = parser.add_argument_group("the guest")
-    guest.add_argument("-m", "--memory", type=parse_size, default=_DEFAULT.memory, metavar="SIZE",
+    guest.add_argument("-m", "--memory", type=size, default=_DEFAULT.memory, metavar="SIZE",
                        help="RAM (default 512M)")  # fmt: skip
     guest.add_argument("--vcpus", type=int, default=_DEFAULT.vcpus, metavar="N", help="processors (default 1)")
     guest.add_argument("-c", "--cmdline", default=_DEFAULT.cmdline, metavar="TEXT", help="kernel command line")

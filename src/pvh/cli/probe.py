@@ -6,7 +6,7 @@ import sys
 import textwrap
 from shutil import get_terminal_size
 
-from pvh.cli.options import kernel_file
+from pvh.cli.options import kernel_file, some_seconds
 from pvh.cli.output import write_file
 from pvh.cli.plain import parse
 from pvh.conformance.probe.capture import read_capture
@@ -57,7 +57,7 @@ def declare(parser: ArgumentParser | Notes) -> None:
     parser.add_argument("--form", choices=("elf32", "elf64", "bzimage"), default="elf32",
                         help="which build of the probe kernel (default elf32)")  # fmt: skip
     parser.add_argument("--write", metavar="FILE", help="write the probe kernel, to boot it elsewhere; - prints it")
-    parser.add_argument("--timeout", metavar="S", type=float, default=60.0, help="seconds to wait (default 60)")
+    parser.add_argument("--timeout", metavar="S", type=some_seconds, default=60.0, help="seconds to wait (default 60)")
     parser.add_argument("--json", action="store_true", help="print JSON (schema: docs/probe.md)")
 
 

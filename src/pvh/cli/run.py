@@ -6,7 +6,7 @@ import os
 import sys
 
 from pvh.cli.boot import Boot
-from pvh.cli.options import add_boot_options, boot_options
+from pvh.cli.options import add_boot_options, boot_options, seconds
 from pvh.cli.plain import parse
 from pvh.cli.session import Session
 from pvh.cli.terminal import open_input, stamped, write_all
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
 
-_LONGEST = 1e9  # seconds, some thirty years
 
 ABOUT = {
     "description": "Boot a kernel by its PVH entry. The last line on standard error says how it ended.",
@@ -49,19 +48,6 @@ With --exec the exit status is the command's: 0 to 124, 126 for any higher one, 
 }
 
 
-def _seconds(text: str) -> float:
-    """Return a span of time as typed. Raises argparse's error for what is none."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= _LONGEST:
-        from argparse import ArgumentTypeError  # only a mistake pays for it
-
-        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST:.0f}")
-    return seconds
-
-
 def declare(parser: ArgumentParser | Notes) -> None:
     """Declare the options."""
     add_boot_options(parser)
@@ -75,7 +61,7 @@ def declare(parser: ArgumentParser | Notes) -> None:
     run.add_argument("--timestamps", action="store_true", help="put the host's time before each line of output")
     run.add_argument("--on-reboot", choices=("restart", "exit"), default="exit",
                      help="what a reboot does (default exit: status 10)")  # fmt: skip
-    run.add_argument("--timeout", type=_seconds, metavar="S", help="end with status 13 after S seconds")
+    run.add_argument("--timeout", type=seconds, metavar="S", help="end with status 13 after S seconds (or 500ms, 2m)")
     run.add_argument("--clock", choices=("host", "instructions"), default="host",
                      help="instructions: time is what the guest executes, and a run can be repeated")  # fmt: skip
     run.add_argument("--trace", metavar="FILE", help="write every exit as a JSON line")
@@ -241,7 +227,7 @@ def _watch(options: BootOptions, engine: Engine) -> Watch | None:
         return None
     from pvh.trace import Trace  # json costs milliseconds
 
-    return Trace(options.trace, engine.clock.now)
+    return Trace(options.trace, engine.clock.now, _say)
 
 
 def _both(first: Watch, second: Watch | None) -> Watch:
