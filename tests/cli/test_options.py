@@ -20,6 +20,7 @@ class TestDemo:
 
     def test_it_needs_no_path(self, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
+        (tmp_path / "demo").mkdir()  # which is no kernel
         command = [sys.executable, "-m", "pvh", *words, "demo"]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False

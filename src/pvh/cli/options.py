@@ -54,11 +54,11 @@ def kernel_file(text: str) -> str:
     """Return the path of the kernel that a word names. Raises UsageError where the word may mean two."""
     if text != "demo":
         return text
-    from os.path import exists  # hardly ever needed
+    from os.path import exists, isdir  # hardly ever needed
 
     from pvh.demo import demo_path
 
-    if exists(text):
+    if exists(text) and not isdir(text):
         hint = "write ./demo for the file, or go to another folder"
         raise UsageError("is a file here, and the name of the kernel that comes with pvh", path=text, hint=hint)
     return demo_path()
