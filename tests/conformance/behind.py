@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from conformance.kernels import cases
 from conformance.relies import WRONG
+from conformance.test_monitor_wrong import BEHAVING
 from pvh.conformance.clauses import of_kernel
 
 _ENTRY = ("tests/entry/test_entry_matrix.py",)
 _FOUND = "tests/conformance/test_check.py::test_what_it_relies_on_is_found"
 _WATCHED = "tests/conformance/test_monitor_wrong.py"
+_SEEN = f"{_WATCHED}::test_a_wrong_kernel_is_found_at_the_instruction_that_breaks_the_clause"
+_SLIPS = f"{_WATCHED}::test_a_kernel_that_takes_one_guest_for_all_goes_wrong_in_another"
 _PROFILES = "tests/conformance/test_profiles.py"
 
 _GIVEN: dict[str, tuple[str, ...]] = {
@@ -19,6 +23,8 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "cr4": _ENTRY,
     "segments.flat": _ENTRY,
     "tr": _ENTRY,
+    "mtrr": _ENTRY,
+    "apic": ("tests/oracle/test_oracle.py::test_local_apics_start_as_xens", "tests/test_board.py::TestLocalApic"),
     "start_info.magic": _ENTRY,
     "memory.loaded": _ENTRY,
     "memory.bss-zero": (f"{_PROFILES}::test_bss_is_zero_where_ram_is_not",),
@@ -28,7 +34,13 @@ _GIVEN: dict[str, tuple[str, ...]] = {
 
 _FOUND_IN = {wrong.clause: (f"{_FOUND}[{wrong.clause}]",) for wrong in WRONG}
 _LINTS = "tests/conformance/test_lints.py::test_what_is_odd_is_found"
-_KERNELS = {clause.id: (_WATCHED if clause.part != "file" else _LINTS,) for clause in of_kernel()}
+_KERNELS = {
+    clause.id: (_LINTS,) if clause.part == "file" else tuple(
+        f"{_SLIPS if case.name in BEHAVING else _SEEN}[{case.name}]"
+        for case in cases() if case.culprit and case.clause == clause.id
+    )
+    for clause in of_kernel()
+}  # fmt: skip
 
 BEHIND: dict[str, tuple[str, ...]] = {
     name: (*_GIVEN.get(name, ()), *_FOUND_IN.get(name, ()), *_KERNELS.get(name, ()))

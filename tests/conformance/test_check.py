@@ -148,6 +148,8 @@ def test_json_is_by_its_schema() -> None:
         told: dict[str, Any] = json.loads(out)
         assert list(errors(told, SCHEMA, SCHEMA)) == []
         assert told["status"] == status
+        boots = [one["boot"] for one in told["profiles"]]
+        assert [made["reached"] for made in boots] == [made["missing"] is None for made in boots]
         assert said == ""
 
 

@@ -75,7 +75,8 @@ def trial(task: Task, engine: Engine) -> tuple[Task, Boot]:
     blocks = None if first.blocks is None else 4 * first.blocks + 2_000_000
     exits = 4 * first.exits + 50_000
     seconds = max(20 * first.seconds, 5.0 if blocks is None else 10.0)
-    return replace(task, way=way, limits=Limits(seconds, blocks, exits)), replace(first, reached=reached)
+    first = replace(first, reached=reached, missing=first.missing if asked else "")
+    return replace(task, way=way, limits=Limits(seconds, blocks, exits)), first
 
 
 def _way(first: Boot) -> tuple[Milestone, ...]:

@@ -108,8 +108,8 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("start_info.below-4g", "start_info", "loader",
            "start_info and all it points to lie below 4 GiB where they can.", _START_INFO),
     Clause("start_info.last-bytes", "start_info", "kernel",
-           "start_info is as long as its version says: 40 bytes in version 0, 56 in version 1. They may be the last of"
-           " RAM.", _START_INFO),
+           "start_info is as long as its version says: 40 bytes in version 0, 56 in version 1, 20 in Draft C. They may"
+           " be the last of RAM.", _START_INFO),
     Clause("start_info.null", "start_info", "kernel",
            "An address of 0 means that there is nothing: what RAM holds at 0 is not read for it.", _START_INFO),
     Clause("version.future", "start_info", "kernel",
