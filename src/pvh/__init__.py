@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pvh.console import Console, Match
     from pvh.demo import demo_path
     from pvh.errors import PvhError, Timeout
-    from pvh.guest import Event, Guest, boot, resume
+    from pvh.events import Event
+    from pvh.guest import Guest, boot, resume
     from pvh.guest_ended import GuestEnded
     from pvh.kernel.read import read_kernel
     from pvh.kernel.record import Kernel
@@ -37,7 +38,7 @@ _HOMES = {
     "BootOptions": "pvh.plan.options",
     "Console": "pvh.console",
     "CpuState": "pvh.build.cpu_state",
-    "Event": "pvh.guest",
+    "Event": "pvh.events",
     "Guest": "pvh.guest",
     "GuestEnded": "pvh.guest_ended",
     "Image": "pvh.build.image",

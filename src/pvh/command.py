@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from pvh import given
 from pvh.cache import cache_for
 from pvh.cli.boot import Boot
 from pvh.cli.exec import Errand, for_command, linux_alone
@@ -10,11 +13,13 @@ from pvh.guest_ended import GuestEnded
 from pvh.hints import TYPE_CHECKING
 from pvh.host import forget_file
 from pvh.outcome import Outcome
+from pvh.plan.asked import check
 from pvh.plan.options import BootOptions
 from pvh.record import dataclass
 from pvh.trace import Trace
 
 if TYPE_CHECKING:
+    from pvh.cache import Cache
     from pvh.console import Console
     from pvh.devices.typed import Typed
     from pvh.machine import Machine, Watch
@@ -42,7 +47,12 @@ class Ran:
 
 
 def run_command(
-    kernel: str, command: str, options: BootOptions | None = None, *, busybox: str | None = None, cache: bool = True
+    kernel: str | os.PathLike[str],
+    command: str,
+    options: BootOptions | None = None,
+    *,
+    busybox: str | None = None,
+    cache: bool = True,
 ) -> Ran:
     """Boot the Linux at a path into one shell command, or have a guest of the boot cache go on to it; wait for its end.
 
@@ -58,19 +68,15 @@ def run_command(
     >>> ran.status, ran.output.split()
     (3, [b'Linux'])
     """
+    path = given.path("a kernel", kernel)
+    given.kind("a command", command, str, "a shell command as text")
+    check(options or BootOptions())
     options = for_command(options or BootOptions(), busybox)
     notes: list[str] = []
     try:
-        errand = Errand(kernel, options, command, "none")
-        boot = Boot(kernel, options, lambda found: linux_alone(options, found), notes.append)
-        boot.timeout = options.timeout
-        trace = Trace(options.trace, boot.choose().clock.now) if options.trace else None
-
-        def make(console: Console, hear: Watch, typed: Typed) -> Machine:
-            boot.console, boot.watch, boot.typed = console.hear, hear, typed
-            return errand.make(boot, cache_for(options, notes.append) if cache else None)
-
-        with Guest(make, trace=trace, core=options.core) as guest:
+        errand = Errand(path, options, command, "none")
+        boot = Boot(path, options, lambda found: linux_alone(options, found), notes.append)
+        with _started(errand, boot, options, cache_for(options, notes.append) if cache else None) as guest:
             outcome = guest.wait()
             output = guest.console.read()
     finally:
@@ -78,3 +84,15 @@ def run_command(
     if outcome.ending != "exit-port":
         raise GuestEnded("the command told no status", outcome, output[-400:].decode("utf-8", "replace"))
     return Ran(outcome.status, output, errand.cached, tuple(notes), outcome)
+
+
+def _started(errand: Errand, boot: Boot, options: BootOptions, cache: Cache | None) -> Guest:
+    boot.timeout = options.timeout
+
+    def make(console: Console, hear: Watch, typed: Typed) -> Machine:
+        boot.console, boot.watch, boot.typed = console.hear, hear, typed
+        return errand.make(boot, cache)
+
+    engine = boot.choose()
+    trace = Trace(options.trace, engine.clock.now) if options.trace else None
+    return Guest(make, trace=trace, core=options.core)

@@ -6,18 +6,22 @@ import re
 import threading
 import time
 
+from pvh import given
 from pvh.devices.typed import Typed
-from pvh.errors import Timeout
+from pvh.errors import Timeout, UsageError
 from pvh.guest_ended import GuestEnded
 from pvh.hints import TYPE_CHECKING
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvh.outcome import Outcome
 
 Pattern = str | bytes | re.Pattern[bytes]
 """What expect() looks for: text (UTF-8) or bytes as they stand, or a compiled pattern of bytes."""
 
+_PATTERN = 'text, bytes, or a compiled pattern of bytes, as re.compile(rb"...") makes'
 _KEPT = 16 << 20  # bytes of what the guest said; of more the oldest are forgotten
 _SHOWN = 400  # bytes of it that an error shows
 
@@ -70,8 +74,10 @@ class Console:
         with self._news:
             return self._said.decode("utf-8", "replace")
 
-    def read(self, timeout: float = 0.0) -> bytes:
+    def read(self, timeout: float | None = 0.0) -> bytes:
         """Return what the guest said and nobody has read. If that is nothing, wait for something, timeout seconds long.
+
+        None waits without a limit, as it does in all that wait; what is less than 0 is 0.
 
         Nothing comes back when the time is up, and when the guest has ended.
 
@@ -80,23 +86,21 @@ class Console:
         >>> len(first) > 0
         True
         """
-        deadline = time.monotonic() + timeout
+        left = _countdown(timeout)
         with self._news:
-            while self._read == len(self._said) and self._outcome is None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._news.wait(left)
+            while self._read == len(self._said) and self._outcome is None and left() != 0:
+                self._news.wait(left())
             data = bytes(self._said[self._read :])
             self._read = len(self._said)
             return data
 
-    def expect(self, *patterns: Pattern, timeout: float = 30.0) -> Match:
+    def expect(self, *patterns: Pattern, timeout: float | None = 30.0) -> Match:
         """Wait until the guest says one of some patterns, timeout seconds of the host's at most; return what it said.
 
         A match counts as soon as there is one: `[0-9]+` may be content with one digit of more that are still to come.
         The match that begins first counts, of those that begin together the pattern named first. Raises Timeout, and
-        GuestEnded when the guest has ended without saying any of them; both show what it said last.
+        GuestEnded when the guest has ended without saying any of them; both show what it said last. UsageError for no
+        pattern, or for one that is none.
 
         >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(cmdline="hello")) as guest:
         ...     found = guest.console.expect(re.compile(rb'line: "(.*)"'), timeout=10)
@@ -104,8 +108,10 @@ class Console:
         (b'hello',)
         """
         __tracebackhide__ = True  # pytest shows whose expectation it was, not this
-        deadline = time.monotonic() + timeout
+        left = _countdown(timeout)
         compiled = [_compiled(pattern) for pattern in patterns]
+        if not compiled:
+            raise UsageError("expect() was given nothing to wait for", hint="wait() waits for the guest's end")
         with self._news:
             while True:
                 match = self._find(compiled)
@@ -113,10 +119,9 @@ class Console:
                     return match
                 if self._outcome is not None:
                     raise GuestEnded(f"the guest ended before it said {_named(patterns)}", self._outcome, self._last())
-                left = deadline - time.monotonic()
-                if left <= 0:
+                if left() == 0:
                     raise Timeout(f"the guest did not say {_named(patterns)} in {timeout:g} s", self._last())
-                self._news.wait(left)
+                self._news.wait(left())
 
     def write(self, data: str | bytes) -> None:
         """Type something to the guest: text as UTF-8, with "\\n" for the Enter key. Its console takes it as it can.
@@ -129,6 +134,7 @@ class Console:
         ...     guest.wait(timeout=10).ending
         'poweroff'
         """
+        given.kind("what is typed", data, (str, bytes, bytearray), "text or bytes")
         data = data.encode() if isinstance(data, str) else data
         while data and self._typed.open:
             piece, data = data[:256], data[256:]
@@ -183,7 +189,19 @@ class Console:
         return self._said[-_SHOWN:].decode("utf-8", "replace")
 
 
+def _countdown(timeout: float | None) -> Callable[[], float | None]:
+    """Return what gives the seconds that are left of a timeout: None where it has no end. Raises UsageError."""
+    limit = given.seconds("timeout", timeout)
+    if limit is None:
+        return lambda: None
+    deadline = time.monotonic() + limit
+    return lambda: max(0.0, deadline - time.monotonic())
+
+
 def _compiled(pattern: Pattern) -> re.Pattern[bytes]:
+    given.kind("a pattern", pattern, (str, bytes, re.Pattern), _PATTERN)
+    if isinstance(pattern, re.Pattern):
+        given.kind("a compiled pattern", pattern.pattern, bytes, _PATTERN)
     if isinstance(pattern, str):
         pattern = pattern.encode()
     return re.compile(re.escape(pattern)) if isinstance(pattern, bytes) else pattern

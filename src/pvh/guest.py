@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import deque
+import time
 from contextlib import contextmanager, nullcontext, suppress
 
+from pvh import given
 from pvh import snapshot as snapshots
 from pvh.build.builder import build
 from pvh.build.image import Image
 from pvh.build.linear import LinearFault, LinearMemory
 from pvh.console import Console
-from pvh.engines.exits import Exit
 from pvh.engines.select import choose
 from pvh.errors import PvhError, Timeout, UsageError
+from pvh.events import Audience, Event
 from pvh.guest_ended import GuestEnded
 from pvh.hints import TYPE_CHECKING
 from pvh.kernel.read import read_kernel
 from pvh.kernel.record import Kernel
 from pvh.machine import Machine
-from pvh.outcome import Outcome
+from pvh.outcome import STATUS, Outcome
 from pvh.plan.options import BootOptions
 from pvh.plan.planner import plan
 from pvh.plan.record import Plan
-from pvh.record import dataclass
 from pvh.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -33,36 +34,15 @@ if TYPE_CHECKING:
 
     from pvh.build.cpu_state import CpuState
     from pvh.devices.typed import Typed
+    from pvh.engines.engine import Vcpu
+    from pvh.engines.exits import Exit
     from pvh.machine import Watch
     from pvh.plan.options import EngineName
     from pvh.trace import Trace
 
-_MOST_EVENTS = 1 << 20  # that wait for whoever asked for them; of more the oldest are lost
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An exit of a guest, which has been answered.
-
-    vcpu    whose, from 0
-    exit    what happened: one of the classes of pvh.engines.exits, such as PortOut or Hypercall
-    answer  what the guest got: the value it read, a hypercall's result; None where there is none
-
-    >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
-    ...     events = guest.events()
-    ...     guest.resume()
-    ...     first = next(events)
-    >>> first.vcpu
-    0
-    """
-
-    vcpu: int
-    exit: Exit
-    answer: int | None
-
 
 class Guest:
-    """A guest that runs in a thread of its own, until it ends or stop() ends it. All methods are for any one thread.
+    """A guest that runs in a thread of its own, until it ends or stop() ends it. Every method is for any thread.
 
     console  what it says, and what is typed to it
 
@@ -89,8 +69,8 @@ class Guest:
         trace is closed with the guest; core is a path.
         """
         self.console = Console()
-        self._heard: list[deque[Event]] = []
-        self._news = threading.Condition()
+        self._audience = Audience()
+        self._still = threading.RLock()  # held by who wants the guest's processors or memory to stay as they are
         self._outcome: Outcome | None = None
         self._paused = paused
         self._closed = False
@@ -129,12 +109,18 @@ class Guest:
         ('poweroff', 0)
         """
         __tracebackhide__ = True  # pytest shows who waited, not this
+        limit = given.seconds("timeout", timeout)
         self.console.close()
-        self._thread.join(timeout)
-        if self._outcome is None:
-            raise Timeout(f"the guest has not ended in {timeout:g} s", self.console.text[-400:])
+        deadline = None if limit is None else time.monotonic() + limit
+        while (outcome := self._outcome) is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            self._thread.join(left)
+            if left == 0 and self._outcome is None:
+                raise Timeout(f"the guest has not ended in {timeout:g} s", self.console.text[-400:])
+            with self._still:  # another thread may be about to have it run again
+                pass
         self._complain()
-        return self._outcome
+        return outcome
 
     def stop(self) -> Outcome:
         """End the guest, if it has not ended, and return how it did: `interrupted`, if it is this that ended it.
@@ -155,14 +141,15 @@ class Guest:
         >>> guest.outcome.ending
         'interrupted'
         """
-        if not self._closed:
-            self._stop()
-            self._closed = True
-            self._machine.vm.close()
-            self._machine.image.ram.close()
-            self._machine.engine.close()
-            if self._trace:
-                self._trace.close()
+        self._stop()
+        with self._still:
+            if not self._closed:
+                self._closed = True
+                self._machine.vm.close()
+                self._machine.image.ram.close()
+                self._machine.engine.close()
+                if self._trace:
+                    self._trace.close()
         self._complain()
 
     def pause(self) -> None:
@@ -173,9 +160,10 @@ class Guest:
         ...     guest.outcome is None
         True
         """
-        if not self._paused:
-            self._halt()
-            self._paused = True
+        with self._still:
+            if not self._paused or self._outcome is not None:
+                self._halt()
+                self._paused = True
 
     def resume(self) -> None:
         """Have a paused guest go on.
@@ -185,14 +173,16 @@ class Guest:
         ...     guest.wait(timeout=10).ending
         'poweroff'
         """
-        if self._paused:
-            self._paused = False
-            self._machine.unpause()
+        with self._still:
+            if self._paused:
+                self._paused = False
+                self._machine.unpause()
 
     def step(self, vcpu: int = 0) -> CpuState:
         """Have one vCPU of a paused guest execute one instruction, and return its registers behind that.
 
-        An interrupt that waits is taken first. Raises UsageError if the guest is not paused or its engine cannot.
+        An interrupt that waits is taken first. Raises UsageError if the guest is not paused or its engine cannot, and
+        GuestEnded.
 
         >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
         ...     before = guest.registers().rip
@@ -200,13 +190,17 @@ class Guest:
         >>> before != after
         True
         """
-        if not self._paused:
-            raise UsageError("a guest that runs cannot be stepped", hint="pause() it first")
-        self._machine.step(vcpu)
-        return self._machine.vm.vcpus[vcpu].state()
+        with self._at_rest():
+            if self._outcome is not None:
+                raise self._ended()
+            if not self._paused:
+                raise UsageError("a guest that runs cannot be stepped", hint="pause() it first")
+            processor = self._vcpu(vcpu)
+            self._machine.step(vcpu)
+            return processor.state()
 
     def events(self) -> Iterator[Event]:
-        """Yield every exit from now on, in order, until the guest ends. It does not wait for whoever reads them.
+        """Give every exit from now on, in order, until the guest ends. It does not wait for whoever reads them.
 
         A million wait at most; of more the oldest are lost. Memory is all it costs.
 
@@ -217,22 +211,7 @@ class Guest:
         >>> "Hypercall" in kinds
         True
         """
-        queue: deque[Event] = deque(maxlen=_MOST_EVENTS)
-        self._heard.append(queue)
-        return self._events(queue)
-
-    def _events(self, queue: deque[Event]) -> Iterator[Event]:
-        try:
-            while True:
-                with self._news:
-                    while not queue and self._outcome is None:
-                        self._news.wait()
-                    if not queue:
-                        return
-                    event = queue.popleft()
-                yield event
-        finally:
-            self._heard = [other for other in self._heard if other is not queue]
+        return self._audience.listen()
 
     # What is in it. A guest that runs is paused for as long as that takes.
 
@@ -244,7 +223,7 @@ class Guest:
         True
         """
         with self._at_rest():
-            return self._machine.vm.vcpus[vcpu].state()
+            return self._vcpu(vcpu).state()
 
     def read(self, address: int, size: int, *, linear: bool = False, vcpu: int = 0) -> bytes:
         """Return size bytes of guest memory at a guest-physical address.
@@ -256,7 +235,11 @@ class Guest:
         ...     guest.read(guest.plan.start_info.paddr, 4).hex()
         '78c56e33'
         """
+        given.kind("address", address, int, "a whole number")
+        given.kind("size", size, int, "a number of bytes")
         with self._at_rest():
+            if size < 0:
+                raise _no_memory(address, size)
             data = self._memory(vcpu, address, size) if linear else self._machine.image.ram.read(address, size)
         if data is None:
             raise _no_memory(address, size)
@@ -274,11 +257,14 @@ class Guest:
         ...     guest.console.expect('line: "+"', timeout=10).text
         b'line: "+"'
         """
+        given.kind("address", address, int, "a whole number")
+        given.kind("data", data, (bytes, bytearray, memoryview), "bytes")
+        data = bytes(data)
         with self._at_rest():
             machine = self._machine
             if linear:
                 try:
-                    LinearMemory(machine.image.ram, machine.vm.vcpus[vcpu].state()).write(address, data)
+                    self._linear(vcpu, address, len(data)).write(address, data)
                 except LinearFault as fault:
                     raise _no_memory(fault.address, 1) from None
             elif not machine.image.ram.write(address, data):
@@ -331,15 +317,16 @@ class Guest:
         >>> first[1] == again[1]
         True
         """
-        if self._outcome is not None:
-            raise GuestEnded("a guest that has ended has nothing to go on with", self._outcome)
         with self._at_rest():
+            if self._outcome is not None:
+                raise GuestEnded("a guest that has ended has nothing to go on with", self._outcome)
             return snapshots.take(self._machine)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this guest, or of one with the same plan. The console begins anew.
 
-        A paused guest stays paused; one that has ended runs again. Raises EngineError.
+        A paused guest stays paused; one that has ended runs again. Raises EngineError; UsageError for a snapshot of
+        another guest.
 
         >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
         ...     start = guest.snapshot()
@@ -349,23 +336,19 @@ class Guest:
         True
         True
         """
-        if snapshot.plan.backed != self.plan.backed or snapshot.plan.options.vcpus != self.plan.options.vcpus:
-            raise UsageError("this is a snapshot of a guest of another shape", hint="resume() makes a guest of it")
-        paused, ended = self._paused, self._outcome is not None
-        if not ended and not paused:
-            ended = not self._machine.pause()
-        if ended:
-            self._thread.join()
-        typed = self.console.begin()
-        snapshots.restore(self._machine, snapshot)
-        self._outcome = None
-        self._machine.listen(typed)
-        if ended:
-            self._paused = False
-            self._machine.unpause()
-            self._start()
-        elif not paused:
-            self._machine.unpause()
+        given.kind("snapshot", snapshot, Snapshot, "a Snapshot")
+        _fits(snapshot, self.engine, self.plan)
+        with self._at_rest():
+            ended = self._outcome is not None
+            typed = self.console.begin()
+            snapshots.restore(self._machine, snapshot)
+            self._outcome = None
+            self._audience.set_over(over=False)
+            self._machine.listen(typed)
+            if ended:
+                self._paused = False
+                self._machine.unpause()
+                self._start()
 
     def clone(self, *, paused: bool = False) -> Guest:
         """Return another guest that goes on from where this one is, on pages that both share until one writes them.
@@ -388,26 +371,33 @@ class Guest:
             self._machine.pause()
 
     def _stop(self) -> Outcome:
-        if self._outcome is None:
-            self._machine.end("interrupted", "it was stopped")
-            self._machine.unpause()
-        self._thread.join()
-        assert self._outcome is not None
-        return self._outcome
+        with self._still:
+            if self._outcome is None:
+                self._machine.end("interrupted", "it was stopped")
+                self._machine.unpause()
+                self._thread.join()
+            assert self._outcome is not None
+            return self._outcome
 
     def _run(self) -> None:
-        outcome = self._machine.run(close=False)
-        if self._core:
-            from pvh.core import write_core  # only when asked for
-
-            try:
-                write_core(self._core, self._machine.image.ram, outcome)
-            except PvhError as error:
-                self._unwritten = error
+        try:
+            outcome = self._machine.run(close=False)
+            if self._core:
+                self._keep_core(self._core, outcome)
+        except Exception as error:  # noqa: BLE001 - who waits for the end would wait for ever
+            reason = f"a defect or the host stopped the run: {error!r}"
+            outcome = Outcome("engine", STATUS["engine"], reason, self._machine.engine.name)
         self.console.end(outcome)
-        with self._news:
-            self._outcome = outcome
-            self._news.notify_all()
+        self._outcome = outcome
+        self._audience.set_over(over=True)
+
+    def _keep_core(self, path: str, outcome: Outcome) -> None:
+        from pvh.core import write_core  # only when asked for
+
+        try:
+            write_core(path, self._machine.image.ram, outcome)
+        except PvhError as error:
+            self._unwritten = error
 
     def _complain(self) -> None:
         """Tell, once, that the core could not be written."""
@@ -419,46 +409,64 @@ class Guest:
         """Take an exit. For the machine."""
         if self._trace:
             self._trace(vcpu, event, answer)
-        if self._heard:
-            with self._news:
-                for queue in self._heard:
-                    queue.append(Event(vcpu, event, answer))
-                self._news.notify_all()
+        self._audience.hear(vcpu, event, answer)
 
     def _halt(self) -> None:
-        if self._outcome is None and self._machine.pause():
-            return
-        self._thread.join()
-        self._machine.unpause()
+        rests = False
+        try:
+            rests = self._outcome is None and self._machine.pause()
+        finally:  # also of a Ctrl-C
+            if not rests:
+                self._machine.unpause()
+        if not rests:
+            self._thread.join()
+            raise self._ended()
+
+    def _ended(self) -> GuestEnded:
         assert self._outcome is not None
-        raise GuestEnded("the guest has ended", self._outcome, self.console.text[-400:])
+        return GuestEnded("the guest has ended", self._outcome, self.console.text[-400:])
 
     @contextmanager
     def _at_rest(self) -> Generator[None]:
-        """Have no vCPU run."""
-        if self._closed:
-            raise UsageError("this guest was closed: its memory and registers are gone")
-        mine = self._outcome is None and not self._paused
-        if mine and not self._machine.pause():
-            self._thread.join()
-        try:
-            yield
-        finally:
-            if mine:
-                self._machine.unpause()
+        """Have no vCPU run, and nobody else pause, resume or close the guest."""
+        with self._still:
+            if self._closed:
+                raise UsageError("this guest was closed: its memory and registers are gone")
+            mine = self._outcome is None and not self._paused
+            try:
+                if mine and not self._machine.pause():
+                    self._thread.join()
+                yield
+            finally:
+                if mine:
+                    self._machine.unpause()
 
     def _memory(self, vcpu: int, address: int, size: int) -> bytes | None:
         try:
-            return LinearMemory(self._machine.image.ram, self._machine.vm.vcpus[vcpu].state()).read(address, size)
+            return self._linear(vcpu, address, size).read(address, size)
         except LinearFault:
             return None
+
+    def _linear(self, vcpu: int, address: int, size: int) -> LinearMemory:
+        """Return memory as a vCPU sees it. Raises UsageError for addresses that it cannot even form."""
+        state = self._vcpu(vcpu).state()
+        if not 0 <= address <= address + size <= 1 << (64 if state.bits == 64 else 32):
+            raise _no_memory(address, size)
+        return LinearMemory(self._machine.image.ram, state)
+
+    def _vcpu(self, vcpu: int) -> Vcpu:
+        vcpus = self._machine.vm.vcpus
+        given.number("vcpu", vcpu, 0, len(vcpus) - 1)
+        return vcpus[vcpu]
 
 
 def _no_memory(address: int, size: int) -> PvhError:
     return UsageError("there is no guest memory to be had", found=f"{size} bytes at {address:#x}")
 
 
-def boot(kernel: str | Kernel | Plan | Image, options: BootOptions | None = None, *, paused: bool = False) -> Guest:
+def boot(
+    kernel: str | os.PathLike[str] | Kernel | Plan | Image, options: BootOptions | None = None, *, paused: bool = False
+) -> Guest:
     """Start a guest of a kernel: of the file at a path, or of what read_kernel, plan or build made of one.
 
     options  for a path and a Kernel: a Plan and an Image have theirs
@@ -471,6 +479,7 @@ def boot(kernel: str | Kernel | Plan | Image, options: BootOptions | None = None
     """
     if isinstance(kernel, (Plan, Image)) and options is not None:
         raise UsageError("a plan and an image have their options already", hint="give them to plan()")
+    given.kind("a kernel", kernel, (str, os.PathLike, Kernel, Plan, Image), "a path, Kernel, Plan or Image")
     made = kernel.plan if isinstance(kernel, Image) else _planned(kernel, options or BootOptions())
     engine = choose(made.options.engine, _ignore, made.options.clock)
 
@@ -501,6 +510,7 @@ def resume(snapshot: Snapshot, *, paused: bool = False) -> Guest:
     ...     [guest.wait(10).ending for guest in (first, second)]
     ['poweroff', 'poweroff']
     """
+    given.kind("snapshot", snapshot, Snapshot, "a Snapshot")
     name: EngineName = "kvm" if snapshot.engine == "kvm" else "emulator"
     engine = choose(name, _ignore, snapshot.plan.options.clock)
 
@@ -510,10 +520,25 @@ def resume(snapshot: Snapshot, *, paused: bool = False) -> Guest:
     return Guest(make, paused=paused)
 
 
-def _planned(kernel: str | Kernel | Plan, options: BootOptions) -> Plan:
+def _planned(kernel: str | os.PathLike[str] | Kernel | Plan, options: BootOptions) -> Plan:
     if isinstance(kernel, Plan):
         return kernel
-    return plan(read_kernel(kernel) if isinstance(kernel, str) else kernel, options)
+    return plan(kernel if isinstance(kernel, Kernel) else read_kernel(kernel), options)
+
+
+def _fits(snapshot: Snapshot, engine: str, plan: Plan) -> None:
+    """Raise UsageError unless a guest of a plan on an engine can go back to a snapshot."""
+    hint = "pvh.resume() makes a guest of it"
+    if snapshot.engine != engine:
+        raise UsageError("this snapshot is of another engine", found=snapshot.engine, wanted=engine, hint=hint)
+    if snapshot.plan is not plan and _shape(snapshot.plan) != _shape(plan):
+        raise UsageError("this is a snapshot of another guest", path=snapshot.plan.kernel.path, hint=hint)
+
+
+def _shape(plan: Plan) -> tuple[object, ...]:
+    """Return what two plans share whose guests differ in nothing but time."""
+    options = plan.options
+    return plan.kernel, plan.ranges, plan.memory_map, plan.backed, options.vcpus, options.platform, options.clock
 
 
 def _ignore(_: str) -> None:

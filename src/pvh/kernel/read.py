@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from pvh import given
 from pvh.abi import elfnote
 from pvh.kernel import elf, oddities, verdict
 from pvh.kernel.container import open_container
@@ -12,7 +15,7 @@ from pvh.kernel.source import Source, open_source
 from pvh.record import replace
 
 
-def read_kernel(path: str) -> Kernel:
+def read_kernel(path: str | os.PathLike[str]) -> Kernel:
     """Read the kernel image at path (`-`: standard input) and judge it by libxenguest's rules.
 
     Of an uncompressed file only headers and notes are read. A kernel that cannot boot is returned too, with its
@@ -22,7 +25,7 @@ def read_kernel(path: str) -> Kernel:
     >>> pvh.read_kernel(pvh.demo_path()).bootable
     True
     """
-    return read_source(open_source(path))
+    return read_source(open_source(given.path("a kernel", path)))
 
 
 def read_source(source: Source) -> Kernel:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from pvh import given
 from pvh.abi import elfnote
-from pvh.abi.x86 import PAGE_SIZE
-from pvh.errors import DoesNotFit, UsageError
+from pvh.errors import DoesNotFit
 from pvh.kernel.record import Kernel
 from pvh.kernel.source import Source, open_source
 from pvh.kernel.verdict import require_bootable
 from pvh.plan import layout
+from pvh.plan.asked import check
 from pvh.plan.firmware import firmware
-from pvh.plan.memory_map import Span, backed_blocks, memory_map, ram_spans
+from pvh.plan.memory_map import Span, backed_blocks, memory_map
 from pvh.plan.options import BootOptions
 from pvh.plan.placement import free_gaps, kernel_ranges, least_memory, place, shifted
 from pvh.plan.proof import prove
@@ -35,8 +36,9 @@ def plan(kernel: Kernel, options: BootOptions) -> Plan:
     >>> plan = pvh.plan(pvh.read_kernel(pvh.demo_path()), pvh.BootOptions(memory=64 << 20))
     >>> assert plan.start_info.paddr >= plan.kernel.end
     """
+    given.kind("a kernel", kernel, Kernel, "a Kernel, as read_kernel() returns")
     require_bootable(kernel)
-    _check(options)
+    check(options)
     sources = tuple(open_source(spec.path) for spec in options.modules)
     variation = options.variation
     kernel = shifted(kernel, variation.shift)
@@ -64,26 +66,6 @@ def plan(kernel: Kernel, options: BootOptions) -> Plan:
     )
     prove(made)
     return made
-
-
-def _check(options: BootOptions) -> None:
-    """Raise UsageError for numbers no guest can have."""
-    memory = options.memory
-    if memory <= 0 or memory % PAGE_SIZE:
-        raise UsageError(
-            "guest memory must be a positive multiple of 4096 bytes",
-            found=f"{memory} bytes",
-            hint=f"--memory {max(mebibytes_up(memory), 1)}M",
-        )
-    end = ram_spans(memory)[-1][1]
-    if end > layout.PHYSICAL_END:
-        raise UsageError(
-            f"guest memory reaches beyond {layout.PHYSICAL_END.bit_length() - 1} bits of physical address",
-            found=f"{size_text(memory)}, up to {end:#x}",
-            wanted=f"up to {layout.PHYSICAL_END:#x}",
-        )
-    if not 1 <= options.vcpus <= layout.MAX_VCPUS:
-        raise UsageError("no such number of processors", found=f"{options.vcpus}", wanted=f"1 to {layout.MAX_VCPUS}")
 
 
 def _told(entries: tuple[MemoryMapEntry, ...], variation: Variation) -> tuple[MemoryMapEntry, ...] | None:
