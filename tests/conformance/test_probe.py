@@ -245,7 +245,7 @@ def test_an_absent_vmm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_vmm_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = tmp_path / "firecracker"
-    fake.write_text("#!/bin/sh\necho 'Error: no /dev/kvm'\nexit 1\n")
+    fake.write_text("#!/bin/sh\necho 'Running Firecracker'\necho 'Error: no /dev/kvm'\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(PvhError, match=r"said nothing \(found Error: no /dev/kvm\) - firecracker ended with status 1"):

@@ -31,7 +31,7 @@ _PARTS = 2
 def run_own(name: str, probe: Probe) -> Observation:
     """Boot the probe in one of our engines (a name of OWN). Raises NoEngine, EngineError."""
     engine = choose(OWN[name], lambda _: None)
-    kernel = read_source(BytesSource("probe", probe_file(probe.form)))
+    kernel = read_source(BytesSource("probe", probe_file(probe.form or "elf32")))
     with tempfile.NamedTemporaryFile(prefix="pvh-probe-") as module:
         module.write(MODULE)
         module.flush()

@@ -43,6 +43,7 @@ class Vmm:
     program  what is executed
     package  what to install to have it
     words    give the command line for a folder of files (see _prepare) and an accelerator
+    form     the probe's file that it takes
     last     the part of the probe after which nothing more is to come
     ask      standard input and what it answers, once the probe is done: QEMU's monitor
     """
@@ -51,15 +52,16 @@ class Vmm:
     program: str
     package: str
     words: Callable[[str, Accel], list[str]]
+    form: Form = "elf32"
     last: int = 3
     ask: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How to run the probe: which of its files, the accelerator where there is a choice, seconds to wait."""
+    """How to run the probe: which of its files (None: the VMM's), the accelerator if there are two, seconds to wait."""
 
-    form: Form = "elf32"
+    form: Form | None = None
     accel: Accel = "tcg"
     seconds: float = 60.0
 
@@ -106,9 +108,10 @@ VMMS: Mapping[str, Vmm] = {
     for vmm in (
         *(Vmm(f"qemu-{machine}", "qemu-system-x86_64", "Debian's package qemu-system-x86", _qemu(machine), last=2,
               ask=b"info registers\nquit\n") for machine in ("pc", "q35", "microvm")),
-        Vmm("firecracker", "firecracker", "a release of github.com/firecracker-microvm/firecracker", _firecracker),
+        Vmm("firecracker", "firecracker", "a release of github.com/firecracker-microvm/firecracker", _firecracker,
+            form="elf64"),
         Vmm("cloud-hypervisor", "cloud-hypervisor",
-            "a release of github.com/cloud-hypervisor/cloud-hypervisor", _cloud_hypervisor),
+            "a release of github.com/cloud-hypervisor/cloud-hypervisor", _cloud_hypervisor, form="elf64"),
         Vmm("xl", "xl", "Debian's packages xen-hypervisor and xen-utils, and be domain 0", _xl),
     )
 }  # fmt: skip
@@ -123,7 +126,7 @@ def run_vmm(vmm: Vmm, probe: Probe) -> Observation:
         raise UsageError(f"{vmm.program} is not installed here", hint=f"install {vmm.package}; or boot the file of"
                          " pvh probe --write there, and give its console's log to --dump")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="pvh-probe-") as folder:
-        for name, data in (("kernel", probe_file(probe.form)), ("module", MODULE), ("log", b"")):
+        for name, data in (("kernel", probe_file(probe.form or vmm.form)), ("module", MODULE), ("log", b"")):
             with open(os.path.join(folder, name), "wb") as file:
                 file.write(data)
         run = _Run(vmm, folder, probe)
@@ -131,7 +134,7 @@ def run_vmm(vmm: Vmm, probe: Probe) -> Observation:
     try:
         capture = read_capture(log)
     except UsageError:
-        raise EngineError(f"{vmm.name}: the probe kernel said nothing", found=_first(said), hint=run.ending) from None
+        raise EngineError(f"{vmm.name}: the probe kernel said nothing", found=_telling(said), hint=run.ending) from None
     title = f"{vmm.name} ({probe.accel})" if vmm.ask else vmm.name
     seen = observe(capture, title)
     return replace(seen.adding(monitor_facts(said)), remarks=(*seen.remarks, *_unfinished(capture, vmm, run.ending)))
@@ -141,10 +144,10 @@ def _unfinished(capture: Capture, vmm: Vmm, ending: str) -> list[str]:
     return [f"the probe came to part {capture.parts} of {vmm.last}: {ending}"] if capture.parts < vmm.last else []
 
 
-def _first(said: str) -> str:
-    """Return the first line a VMM said about itself that is not its prompt."""
+def _telling(said: str) -> str:
+    """Return the first line in which a VMM speaks of an error; else its first one that is not QEMU's prompt."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(("QEMU ", "(qemu)"))]
-    return lines[0] if lines else "not a word"
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "not a word")
 
 
 class _Run:
