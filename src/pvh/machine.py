@@ -446,8 +446,10 @@ class Machine:
             self.end("engine", str(error), vcpu=vcpu)
         except BrokenPipeError:
             self.end("interrupted", "whoever read the console went away", status=_SIGPIPE_STATUS)
+        except OSError as error:
+            self.end("engine", f"the host failed: {error}", vcpu=vcpu)
         except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave the run without an end
-            self.end("engine", f"a defect or the host stopped the processors: {error!r}", vcpu=vcpu)
+            self.end("engine", f"a defect stopped the processors: {error!r}", vcpu=vcpu)
 
     def _service(self, vcpu: Vcpu) -> None:
         """Fire the vCPU's timers whose time has come."""

@@ -12,7 +12,9 @@ HELLO = str(Path(__file__).parents[1] / "guests" / "hello.elf")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this host has no /dev/full")
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["inspect", HELLO], ["plan", HELLO, "--json"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["--version"], ["inspect", HELLO], ["plan", HELLO, "--json"]]
+)
 def test_a_full_disk_is_the_hosts_failure(words: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "pvh", *words]

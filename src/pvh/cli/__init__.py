@@ -47,13 +47,15 @@ def program() -> int:
     # there is when the process ends, takes 8 ms of a short run's 40.
     gc.set_threshold(100_000)
     ctrl_c.take()
-    status = main()
+    try:
+        status = main()
+    finally:
+        ctrl_c.give_back()  # argparse exits
     if status == ctrl_c.STATUS:
         try:
             sys.stdout.flush()
         finally:
             os._exit(status)  # a thread may still be in an engine, whose memory the interpreter's end would take away
-    ctrl_c.give_back()
     gc.freeze()
     return status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from argparse import Action, ArgumentParser, HelpFormatter
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,15 @@ def _filled(text: str, width: int) -> Iterator[str]:
         yield from textwrap.wrap(" ".join(lines), width) if is_prose else lines
 
 
+class _Parser(ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print --help so that a full disk is told of: argparse says nothing, and has been successful."""
+        if file is sys.stdout:
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
+
+
 def parser(**about: Any) -> ArgumentParser:
     """Return a parser with such a --help."""
-    return ArgumentParser(formatter_class=Help, **about)
+    return _Parser(formatter_class=Help, **about)
