@@ -175,7 +175,8 @@ def test_the_text_names_profiles_and_the_clause() -> None:
 @pytest.mark.parametrize(
     ("until", "told"),
     [("console:(", "no regular expression"), ("hypercall:none", "no such hypercall"), ("ends:well", "no such end"),
-     ("later", "no such milestone"), ("instructions:", "no such milestone")],
+     ("ends:exit-port=x", "no such end"), ("later", "no such milestone"), ("instructions:", "no such milestone"),
+     ("blocks:5", "no such milestone")],
 )  # fmt: skip
 def test_a_milestone_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], until: str, told: str) -> None:
     assert main(["check", "--until", until, str(GUESTS / "hello.elf")]) == 2
@@ -191,7 +192,7 @@ def test_a_profile_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -
     ("until", "said"),
     [
         ("hypercall:console_io", "console_io"),
-        ("instructions:50", "blocks"),
+        ("instructions:50", "50 instructions"),
         ("long-mode", "64-bit"),
         ("ends:exit-port", "exit-port"),
     ],

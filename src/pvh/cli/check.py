@@ -115,6 +115,11 @@ def main(argv: list[str]) -> int:
         return _differential(kernel, options, parsed)
     options, way = _settled(kernel, options, parsed)
     engine = choose("emulator" if options.engine == "auto" else options.engine, _say)
+    late = next((milestone for milestone in way if milestone.needs_emulator), None)
+    if late and engine.name == "kvm":
+        raise UsageError(
+            "--until: only the emulator tells when that is", found=str(late), hint="leave --engine kvm out"
+        )
     progress = _Progress(quiet=parsed.json)
     task = Task(kernel, options, way, _limits(parsed))
     _known(parsed.profile, task)

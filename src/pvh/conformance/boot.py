@@ -11,13 +11,17 @@ from pvh.conformance.finding import Instruction
 from pvh.conformance.milestone import Milestone, Progress
 from pvh.diagnosis import Places, explain, mode
 from pvh.engines.exits import Hypercall
+from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING
 from pvh.machine import Machine
 from pvh.plan.planner import plan
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvh.build.image import Image
+    from pvh.conformance.counting import CountedEngine
     from pvh.engines.engine import Engine, Vcpu
     from pvh.engines.exits import Exit
     from pvh.kernel.record import Kernel
@@ -68,6 +72,7 @@ class Boot:
     calls    names of the hypercalls it made, each once, in order
     at       where it stood at the end, if it went wrong
     trail    lines for a person: what is known about a run that went wrong
+    status   exit status that the ending stands for, or that the guest gave
     """
 
     reached: bool
@@ -82,6 +87,7 @@ class Boot:
     calls: tuple[str, ...] = ()
     at: Instruction | None = None
     trail: tuple[str, ...] = ()
+    status: int = 0
 
     @property
     def broke(self) -> bool:
@@ -124,7 +130,8 @@ class _Run:
         self._calls: dict[str, None] = {}  # in order
         self._stopped = ""
         self._timers: list[Timer] = []
-        self._machine = Machine(image, engine, self._said, self._exited)
+        self._counts = _counting(engine, way, self._counted)
+        self._machine = Machine(image, self._counts or engine, self._said, self._exited)
         self._vcpu = self._machine.vm.vcpus[0]
         self._machine.measure(self._measured)
         self._started = time.monotonic()
@@ -138,7 +145,9 @@ class _Run:
             for timer in self._timers:
                 timer.cancel()
         ending = "stopped" if self._stopped else outcome.ending
-        self._progress.ended(ending)
+        if self._counts:
+            self._progress.counted(self._counts.counted)
+        self._progress.ended(ending, outcome.status)
         reached = self._progress.next is None
         blocks = self._vcpu.executed
         self._note(f"{ending}: {self._stopped or outcome.reason}")
@@ -155,6 +164,7 @@ class _Run:
             calls=tuple(self._calls),
             at=None if reached else _instruction(outcome, self._image),
             trail=() if reached else tuple(explain(outcome, self._image)),
+            status=outcome.status,
         )
 
     def _after(self, seconds: float, why: str) -> None:
@@ -207,6 +217,10 @@ class _Run:
         self._progress.exited(event)
         self._look()
 
+    def _counted(self, instructions: int) -> None:
+        self._progress.counted(instructions)
+        self._look()
+
     def _measured(self, vcpu: Vcpu) -> None:
         if self._stopped:
             return
@@ -217,6 +231,19 @@ class _Run:
         self._look()
         if self._limits.blocks is not None and blocks > self._limits.blocks:
             self._stop(f"no milestone in {self._limits.blocks} blocks of code")
+
+
+def _counting(engine: Engine, way: tuple[Milestone, ...], tell: Callable[[int], None]) -> CountedEngine | None:
+    """Return the engine as one that counts instructions, if one of the milestones needs that."""
+    numbers = frozenset(int(milestone.value) for milestone in way if milestone.kind == "instructions")
+    if not numbers:
+        return None
+    from pvh.conformance.counting import CountedEngine
+    from pvh.engines.emulator.engine import EmulatorEngine
+
+    if not isinstance(engine, EmulatorEngine):
+        raise UsageError("only the emulator counts instructions", found=f"engine {engine.name}")
+    return CountedEngine(engine, numbers, tell)
 
 
 def _instruction(outcome: Outcome, image: Image) -> Instruction | None:

@@ -82,8 +82,11 @@ def trial(task: Task, engine: Engine) -> tuple[Task, Boot]:
 def _way(first: Boot) -> tuple[Milestone, ...]:
     """Return what a kernel does that boots, from what it did once: it says its first line, and ends as it did.
 
-    One that says nothing and does not end calls what it called last, or executes half of what it executed.
+    One that says nothing and does not end calls what it called last, or executes half of what it executed. One that
+    ends with a status of failure does not boot.
     """
+    if first.ending == "exit-port" and first.status:
+        return ()
     lines = (line.strip() for line in first.console.decode(errors="replace").splitlines())
     line = next((line for line in lines if line), "")
     way = [Milestone("console", _pattern(line))] if line else []

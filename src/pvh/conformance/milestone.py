@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pvh.engines.exits import Exit
 
-Kind = Literal["console", "hypercall", "blocks", "long-mode", "ends"]
+Kind = Literal["console", "hypercall", "instructions", "blocks", "long-mode", "ends"]
 
 _KINDS = "console:REGEX, hypercall:NAME, instructions:N, long-mode, ends:HOW"
 _TAIL = 4096  # characters of console output that a match may reach back
@@ -26,20 +26,27 @@ _TAIL = 4096  # characters of console output that a match may reach back
 class Milestone:
     """One thing to wait for.
 
-    console    text matches it as a regular expression
-    hypercall  the name of the call
-    blocks     how many basic blocks were executed
-    long-mode  the processor runs 64-bit code
-    ends       how the run ends
+    console       text matches it as a regular expression
+    hypercall     the name of the call
+    instructions  how many the first processor executed
+    blocks        how many basic blocks it executed
+    long-mode     it runs 64-bit code
+    ends          how the run ends; with how() for more than a word
     """
 
     kind: Kind
     value: str = ""
 
+    @property
+    def needs_emulator(self) -> bool:
+        """Whether other engines do not tell when it is reached."""
+        return self.kind in ("instructions", "blocks", "long-mode")
+
     def __str__(self) -> str:
         said = {
             "console": f"it says /{self.value}/",
             "hypercall": f"it calls {self.value}",
+            "instructions": f"it executed {self.value} instructions",
             "blocks": f"it executed {self.value} blocks",
             "long-mode": "it runs 64-bit code",
             "ends": f"it ends by {self.value}",
@@ -60,16 +67,27 @@ def parse(text: str) -> Milestone:
         if value not in NAMES.values():
             raise UsageError("--until: no such hypercall", found=value, wanted=", ".join(NAMES.values()))
         return Milestone("hypercall", value)
-    if kind in ("instructions", "blocks") and value.isascii() and value.isdigit():
-        # The emulator counts blocks of code between branches; some five instructions are one.
-        return Milestone("blocks", str(max(1, int(value) // (5 if kind == "instructions" else 1))))
+    if kind == "instructions" and value.isascii() and value.isdigit():
+        return Milestone("instructions", str(int(value)))
     if text == "long-mode":
         return Milestone("long-mode")
     if kind == "ends":
-        if value not in STATUS and value != "exit-port":
-            raise UsageError("--until: no such end", found=value, wanted=", ".join((*STATUS, "exit-port")))
+        port, _, status = value.partition("=")
+        if port == "exit-port" and (not status or (status.isascii() and status.isdigit())):
+            return Milestone("ends", how(port, int(status or 0)))
+        if value not in STATUS:
+            raise UsageError("--until: no such end", found=value, wanted=", ".join((*STATUS, "exit-port[=STATUS]")))
         return Milestone("ends", value)
     raise UsageError("--until: no such milestone", found=text, wanted=_KINDS)
+
+
+def how(ending: str, status: int) -> str:
+    """Return how a run ended, as a milestone has it: by the exit port well, or with a status of failure.
+
+    >>> how("exit-port", 0), how("exit-port", 3)
+    ('exit-port', 'exit-port=3')
+    """
+    return f"{ending}={status}" if ending == "exit-port" and status else ending
 
 
 class Progress:
@@ -78,6 +96,7 @@ class Progress:
     def __init__(self, way: Sequence[Milestone]) -> None:
         self._way = list(way)
         self._text = ""
+        self._counted = 0
 
     @property
     def next(self) -> Milestone | None:
@@ -88,28 +107,39 @@ class Progress:
         """Return what is waited for, if it is of that kind."""
         return self._way[0].value if self._way and self._way[0].kind == kind else None
 
+    def _pass(self) -> None:
+        """Go past the first; and past the next ones, if those are numbers of instructions that were executed before."""
+        del self._way[0]
+        self.counted(self._counted)
+
     def said(self, data: bytes) -> None:
         """Take console output."""
         self._text += data.decode(errors="replace")
         while (pattern := self._passes("console")) is not None and (found := re.search(pattern, self._text)):
             self._text = self._text[found.end() :]
-            del self._way[0]
+            self._pass()
         self._text = self._text[-_TAIL:]
 
     def exited(self, event: Exit) -> None:
         """Take an exit."""
         if isinstance(event, Hypercall) and NAMES.get(event.number) == self._passes("hypercall"):
+            self._pass()
+
+    def counted(self, instructions: int) -> None:
+        """Take how many instructions were executed."""
+        self._counted = instructions
+        while (wanted := self._passes("instructions")) is not None and instructions >= int(wanted):
             del self._way[0]
 
     def executed(self, blocks: int, bits: int) -> None:
         """Take how much code was executed, and the width of the code that runs."""
         wanted = self._passes("blocks")
         if wanted is not None and blocks >= int(wanted):
-            del self._way[0]
+            self._pass()
         if bits == 64 and self._passes("long-mode") is not None:
-            del self._way[0]
+            self._pass()
 
-    def ended(self, ending: str) -> None:
+    def ended(self, ending: str, status: int) -> None:
         """Take how the run ended."""
-        if self._passes("ends") == ending:
+        if self._passes("ends") == how(ending, status):
             del self._way[0]
