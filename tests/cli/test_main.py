@@ -85,7 +85,7 @@ def test_a_refusal_as_json_is_the_errors_fields(capsys: Capture, tmp_path: Path)
     [
         ["--memory", "lots"],
         ["--memory", "-1M"],
-        ["--memory", "1.5G"],
+        ["--memory", "1..5G"],
         ["--vcpus", "two"],
         ["--abi", "v2"],
         ["--platform", "pc"],
