@@ -75,6 +75,21 @@ def test_of_a_run_that_ended_in_order_only_changed_files_are_told(image: MakeIma
     ]
 
 
+@pytest.mark.parametrize(
+    ("rip", "told"),
+    [
+        (PADDR + 0x14, "idle: waiting for an interrupt in HLT at 0x200013: main+0x4/0x5"),
+        (PADDR + 0x11, "idle: waiting for an event in the hypercall before 0x200011: main+0x2/0x5"),
+        (0xFFFFFF00, "idle: waiting for an event in the hypercall before 0xffffff00: no memory (physical 0xffffff00)"),
+    ],
+)
+def test_of_an_idle_guest_at_its_deadline_the_place_is_all(image: MakeImage, rip: int, told: str) -> None:
+    made = image()
+    outcome = replace(ended(replace(made.entry, rip=rip), ending="deadline"), idle=True)
+    assert explain(outcome, made)[1:] == [told]
+    assert len(explain(replace(outcome, ending="hang"), made)) > 10
+
+
 def test_without_registers_the_cause_is_all(image: MakeImage) -> None:
     assert len(explain(ended(None), image())) == 1
 
