@@ -61,13 +61,14 @@ def engines() -> list[str]:
 def test_a_guest_is_met_at_its_entry_and_stepped(engine: str, tmp_path: Path) -> None:
     with debugged(tmp_path, "--engine", engine, "--wait", str(HELLO)) as (process, path):
         said = gdb(path, "print/x $pc", "print/x *(int*)$ebx", "stepi", "print/x $pc", "stepi", "print/x $dx",
-                   "set $esi = $esi + 6", "monitor start_info", "kill")  # fmt: skip
+                   "set $esi = $esi + 6", "monitor start_info", "monitor foo", "kill")  # fmt: skip
         start = entry("_start")
         assert f"$1 = {start:#x}" in said
         assert "$2 = 0x336ec578" in said
         assert f"$3 = {start + 5:#x}" in said
         assert "$4 = 0xe9" in said
         assert "start_info at 0x" in said
+        assert "there is no `monitor foo`; there are" in said
         process.wait(10)
         assert process.returncode == 130
 
@@ -85,6 +86,15 @@ def test_breakpoints_stop_it_and_it_runs_to_its_end(engine: str, tmp_path: Path)
         assert out == "Hello from PVH\n"
         assert process.returncode == 0
         assert "exit-port" in err
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_gdb_watches_by_steps_where_it_is_told_to(engine: str, tmp_path: Path) -> None:
+    with debugged(tmp_path, "--engine", engine, "--wait", str(HELLO)) as (process, path):
+        said = gdb(path, "set can-use-hw-watchpoints 0", "watch $edx", "continue", "kill")
+        assert "Watchpoint 1: $edx" in said
+        assert "New value = 233" in said, "the first instruction that sets %edx is met"
+        process.wait(10)
 
 
 @pytest.mark.parametrize("engine", engines())

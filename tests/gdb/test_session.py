@@ -122,6 +122,19 @@ def test_an_interrupt_stops_a_machine_that_runs() -> None:
     theirs.close()
 
 
+@pytest.mark.parametrize("packet", [b"vCont;", b"vCont;x", b"vCont;c:ffff", b"vCont;s:ffff", b"vKill;zz", b"vKill;"])
+def test_what_is_no_order_moves_nothing(packet: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    target = FakeTarget()
+    target.last = 0  # its next run would be its last
+    theirs.sendall(framed(packet))
+    theirs.shutdown(socket.SHUT_WR)
+    assert Session(ours, target, Stop()).serve() == "gone"
+    assert theirs.recv(4096) == b"+" + framed(b"E01")
+    ours.close()
+    theirs.close()
+
+
 @pytest.mark.parametrize(
     ("packet", "how"), [(b"k", "killed"), (b"vKill;1", "killed"), (b"D", "detached"), (b"", "gone")]
 )

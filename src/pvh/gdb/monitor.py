@@ -61,7 +61,9 @@ _COMMANDS: dict[str, tuple[str, Callable[[Machine, History], list[str]]]] = {
 
 
 def say(machine: Machine, history: History, words: list[str]) -> str:
-    """Return what a command says; without a known one, which there are."""
-    known = _COMMANDS.get(words[0]) if len(words) == 1 else None
-    lines = known[1](machine, history) if known else [f"{name}: {what}" for name, (what, _) in _COMMANDS.items()]
+    """Return what a command says; without a known one, that it is none, and which there are."""
+    known = _COMMANDS.get(" ".join(words))
+    unknown = [] if not words or words == ["help"] else [f"there is no `monitor {' '.join(words)}`; there are"]
+    listed = [*unknown, *(f"{name}: {what}" for name, (what, _) in _COMMANDS.items())]
+    lines = known[1](machine, history) if known else listed
     return "".join(f"{line}\n" for line in lines)

@@ -167,7 +167,7 @@ class Session:
     def _break(self, rest: bytes, *, insert: bool) -> bytes:
         kind, address, *_ = rest.split(b";")[0].split(b",")
         if kind not in _KINDS:
-            return b""  # watchpoints: GDB then steps and compares by itself
+            return b""  # watchpoints: told not to use any, GDB steps and compares by itself
         place = kind, int(address, 16)
         before = set(self._breakpoints)
         (self._breakpoints.add if insert else self._breakpoints.discard)(place)
@@ -230,16 +230,19 @@ class Session:
     def _verbose(self, rest: bytes) -> bytes | None:
         if rest == b"Cont?":
             return b"vCont;c;C;s;S"
-        if rest.startswith(b"Kill"):
+        if rest.startswith(b"Kill;"):
+            int(rest[5:], 16)
             self._send(framed(b"OK"))
             raise Gone("killed")
         if not rest.startswith(b"Cont;"):
             return b""
-        for action in rest[5:].split(b";"):
-            what, _, thread = action.partition(b":")
+        actions = [action.partition(b":") for action in rest[5:].split(b";")]
+        for what, _, thread in actions:
+            vcpu = self._thread(thread) if thread else self._vcpu
+            if vcpu is None or what[:1] not in (b"c", b"C", b"s", b"S"):
+                return _BAD
             if what[:1] in (b"s", b"S"):
-                vcpu = self._thread(thread) if thread else self._vcpu
-                return _BAD if vcpu is None else self._step(vcpu)
+                return self._step(vcpu)
         return self._go()
 
     def _detach(self, _: bytes) -> None:
