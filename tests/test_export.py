@@ -108,6 +108,14 @@ def test_an_unknown_vmm_is_refused_with_those_there_are() -> None:
         export("vmware", hello(), BARE)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_kernel_out_of_standard_input_needs_a_name(target: str) -> None:
+    kernel = replace(hello(), path="-")
+    with pytest.raises(UsageError, match="has no name that another VMM could read"):
+        export(target, kernel, BARE)
+    assert "kept.elf" in export(target, kernel, BARE, "kept.elf").text
+
+
 def test_the_command_writes_the_elf_file_and_says_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,13 +49,16 @@ class Target:
 def export(target: str, kernel: Kernel, options: BootOptions, vmlinux: str | None = None) -> Export:
     """Say a boot in another VMM's words. vmlinux: where the ELF file inside a wrapped kernel is kept.
 
-    Raises UsageError for an unknown target.
+    Raises UsageError for an unknown target, and for a kernel out of standard input that is kept nowhere.
     """
     vmm = TARGETS.get(target)
     if vmm is None:
         raise UsageError(f"no way to export to {target!r}", hint=f"there are {', '.join(TARGETS)}")
     wrapped = len(kernel.layers) > 1
-    path = vmlinux if wrapped and vmm.elf and vmlinux else kernel.source.path
+    if kernel.path == "-" and not vmlinux:
+        raise UsageError("a kernel from standard input has no name that another VMM could read", path=kernel.path,
+                         hint="name its file, or have it written: --vmlinux FILE")  # fmt: skip
+    path = vmlinux if vmlinux and (kernel.path == "-" or (wrapped and vmm.elf)) else kernel.source.path
     missing = list(_missing(vmm, options))
     if wrapped and vmm.elf and not vmlinux:
         missing.insert(0, f"the PVH entry of a {kernel.layers[0].format} (--vmlinux FILE writes the ELF file in it)")

@@ -60,6 +60,16 @@ def test_commands_options_and_values(shell: str, tmp_path: Path) -> None:
     (tmp_path / "vmlinuz-6.1").touch()
     assert "vmlinuz-6.1" in ask(shell, tmp_path, "pvh", "run", "vml")
     assert "vmlinuz-6.1" in ask(shell, tmp_path, "pvh", "run", "--initrd", "vml")
+    assert ask(shell, tmp_path, "pvh", "probe", "qemu-p") == ["qemu-pc"]
+    assert ask(shell, tmp_path, "pvh", "probe", "--against", "qemu-q") == ["qemu-q35"]
+    (tmp_path / "kvm2.py").touch()
+    assert ask(shell, tmp_path, "pvh", "completion", "k") == [""] * (shell == "bash"), "a file is no shell"
+
+
+@pytest.mark.parametrize(("words", "offers"), [(("=", "k"), ["kvm"]), (("=",), ["auto", "kvm", "emulator"])])
+def test_bash_splits_at_the_equals_sign(words: tuple[str, ...], offers: list[str], tmp_path: Path) -> None:
+    (tmp_path / "kvm2.py").touch()
+    assert sorted(ask("bash", tmp_path, "pvh", "run", "--engine", *words)) == sorted(offers)
 
 
 def test_zsh_lists_options_with_their_help(tmp_path: Path) -> None:

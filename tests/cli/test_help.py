@@ -54,3 +54,14 @@ def test_a_mistake_is_told_with_one_line_of_usage(capsys: pytest.CaptureFixture[
     usage, error = capsys.readouterr().err.splitlines()
     assert usage == "usage: pvh run [OPTION ...] KERNEL"
     assert "steam" in error
+
+
+def test_help_of_a_command_is_that_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", "run"])
+    asked = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert asked == capsys.readouterr().out
+    assert main(["help", "nothing"]) == 2
+    assert "no command 'nothing'" in capsys.readouterr().err

@@ -51,6 +51,7 @@ def test_svg_is_written_to_a_file_or_printed(capsys: pytest.CaptureFixture[str],
 
 
 def test_a_picture_that_cannot_be_written_is_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["plan", str(HELLO), "--svg", "-", "--json"]) == 2
     assert main(["plan", str(HELLO), "--svg", str(tmp_path / "none" / "plan.svg")]) == 2
     assert "cannot write it: no such file or directory" in capsys.readouterr().err
 

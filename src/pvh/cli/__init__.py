@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else "--help"
+    if name == "help" and arguments[1:]:
+        name, arguments = arguments[1], [arguments[1], "--help"]
     if name in ("--help", "-h", "help"):
         print(usage())
         return 0 if arguments else 2

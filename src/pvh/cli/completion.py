@@ -48,6 +48,11 @@ def choices(command: str) -> tuple[Choice, ...]:
 def _choice(flags: tuple[str, ...], said: dict[str, object]) -> Choice:
     takes = said.get("action") not in ("store_true", "store_false")
     metavar, named = str(said.get("metavar", "")), said.get("choices")
+    if metavar in ("VMM", "OTHER") and named is None:
+        from pvh.conformance.probe.own import OWN
+        from pvh.conformance.probe.vmm import VMMS
+
+        named = (*VMMS, *OWN)
     values = tuple(named) if isinstance(named, tuple) else None if {"FILE", "KERNEL"} & {*metavar.split("[")} else ()
     return Choice(flags, str(said.get("help", "")), takes, values)
 
@@ -59,8 +64,9 @@ def bash() -> str:
         all_ = choices(command)
         flags = " ".join(flag for choice in all_ for flag in choice.flags)
         lines.append(f"    {command}) options='{flags} --help'")
-        places = [value for choice in all_ if not choice.flags for value in choice.values or ()]
-        lines.append(f"      words='{' '.join(places)}'")
+        places = [choice.values for choice in all_ if not choice.flags]
+        words = " ".join(value for values in places for value in values or ())
+        lines.append(f"      words='{words}' files={'yes' if None in places else ''}")
         lines.append('      case "$previous" in')
         for choice in all_:
             if choice.takes and choice.flags and choice.values is not None:
@@ -74,8 +80,14 @@ def bash() -> str:
 
 _BASH = """# bash completion for pvh; made by `pvh completion bash`
 _pvh() {
-  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options= words=
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options= words= files=
   COMPREPLY=()
+  # In --option=value the sign is a word of its own.
+  if [ "$current" = = ]; then
+    current=
+  elif [ "$previous" = = ]; then
+    previous=${COMP_WORDS[COMP_CWORD-2]}
+  fi
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W '@commands@ --help --version' -- "$current"))
     return
@@ -85,7 +97,7 @@ _pvh() {
   esac
   case $current in
     -*) COMPREPLY=($(compgen -W "$options" -- "$current")) ;;
-    *) COMPREPLY=($(compgen -W "$words" -- "$current") $(compgen -f -- "$current")) ;;
+    *) COMPREPLY=($(compgen -W "$words" -- "$current") ${files:+$(compgen -f -- "$current")}) ;;
   esac
 }
 complete -o filenames -F _pvh pvh

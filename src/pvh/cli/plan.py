@@ -7,6 +7,7 @@ import sys
 from pvh.cli.options import add_boot_options, boot_options
 from pvh.cli.output import write_file
 from pvh.cli.plain import parse
+from pvh.errors import UsageError
 from pvh.hints import TYPE_CHECKING
 from pvh.kernel.read import read_kernel
 from pvh.plan.planner import plan
@@ -36,6 +37,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
 def main(argv: list[str]) -> int:
     """Plan a boot and print the plan; nothing is booted and no guest memory is made. Returns the exit status."""
     parsed = parse(declare, argv, prog="pvh plan", **ABOUT)
+    if parsed.json and parsed.svg == "-":
+        raise UsageError("--json and --svg - would both go to standard output", hint="give --svg a file")
     made = plan(read_kernel(parsed.kernel), boot_options(parsed))
     if parsed.svg is not None:
         _write_svg(made, parsed.svg)
