@@ -16,6 +16,7 @@ from pvh.cli.doctor import examine, render
 from pvh.engines.kvm import device, hypercall_page, probe
 from pvh.engines.kvm.probe import Check, Probe
 from pvh.errors import EngineError, NoEngine
+from pvh.record import replace
 
 T = TypeVar("T")
 
@@ -34,12 +35,13 @@ def good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "run_probe", giving(Probe(checks, 2_500_000, 3_000_000)))
 
 
-def test_a_missing_device_has_a_reason_and_a_remedy(tmp_path: Path) -> None:
+def test_a_missing_device_has_a_reason_and_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = examine(str(tmp_path / "kvm"))
     kvm = report.engines[0]
     assert (kvm.name, kvm.usable) == ("kvm", False)
     assert kvm.reason == "there is no /dev/kvm"
     assert "load kvm_intel or kvm_amd" in kvm.hint
+    monkeypatch.setenv("COLUMNS", "200")
     text = render(report)
     assert "kvm: not usable: there is no /dev/kvm" in text
     assert f"  to do: {kvm.hint}" in text
@@ -103,6 +105,15 @@ def test_missing_codecs_are_named_with_what_to_install(monkeypatch: pytest.Monke
     assert (zstd.available, zstd.hint) == (False, "pip install zstandard")
     assert all(part.available and not part.hint for part in report.codecs if part is not zstd)
     assert "  absent  zstd        pip install zstandard" in render(report)
+
+
+def test_lines_fit_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = (Check("iret32", "IRET without paging", passed=False, detail="KVM cannot go on, " + "00 " * 60),)
+    engine = doctor.EngineReport("kvm", usable=True, trusted=False, reason="it fails " + "often " * 30, checks=checks)
+    monkeypatch.setenv("COLUMNS", "60")
+    text = render(replace(examine(), engines=(engine,)))
+    assert max(map(len, text.splitlines())) <= 60
+    assert "\n" + " " * 21 + "00 00" in text
 
 
 def test_json_has_the_same_and_is_json(capsys: pytest.CaptureFixture[str]) -> None:

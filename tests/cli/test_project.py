@@ -72,6 +72,7 @@ def test_a_path_is_the_files_own(folder: Path, capsys: pytest.CaptureFixture[str
     [
         ("memory = ", "no TOML"),
         ("trace = 'x'", "sets 'trace', which is no option with a default"),
+        ("[run]\nmemory = '64M'", "has a section [run]: defaults are for all commands alike"),
         ("engine = 'xen'", "engine = 'xen' is none of auto, kvm, emulator"),
         ("memory = 'much'", "memory: 'much' is no size"),
         ("memory = [1]", "memory = [1] is no value"),

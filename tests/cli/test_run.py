@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from elfwriter import Elf, Load, entry_note, note, notes
+from pvh.cli import main
 from pvh.cli.run import _for_linux, _told_the_tsc
 from pvh.kernel.read import read_kernel
 from pvh.plan.options import BootOptions, Platform
@@ -283,3 +284,19 @@ def test_a_linux_on_a_bare_board_is_told_the_tscs_frequency(capsys: pytest.Captu
     assert "tsc_early_khz=2500000 is added" in capsys.readouterr().err
     given = BootOptions(cmdline="a tsc_early_khz=7")
     assert _told_the_tsc(given, 2_500_000) is given
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--wait"], "--wait is for gdb, and there is no --gdb"),
+        (["--busybox", "/bin/sh"], "--busybox is for --exec, and there is no --exec"),
+        (["--no-cache"], "--no-cache is for --exec, and there is no --exec"),
+        (["--timeline", "x.txt"], "x.txt: a timeline is .html for a browser, or .json for Perfetto"),
+    ],
+)
+def test_options_that_mean_nothing_alone_are_the_first_thing_said(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *words, "/nonexistent"]) == 2
+    assert capsys.readouterr().err == f"pvh: {said}\n"

@@ -6,6 +6,8 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.util import find_spec
+from shutil import get_terminal_size
+from textwrap import wrap
 
 from pvh.cli.plain import parse
 from pvh.cli.project import chosen
@@ -27,8 +29,9 @@ _CODECS = (
     ("xz, lzma", "lzma", "a Python built with liblzma"),
     ("lz4", "lz4", "pip install lz4"),
     ("zstd", "zstandard", "pip install zstandard"),
-    ("lzo", "lzo", "pip install pvh[lzo]"),
+    ("lzo", "lzo", "pip install python-lzo"),
 )
+_COLUMN = 21  # where the text of a table's row begins
 _TOOLS = (("disassembly", "capstone", "pip install capstone"),)
 
 
@@ -158,7 +161,18 @@ def _unusable(name: str, error: PvhError) -> EngineReport:
 
 
 def render(report: Report) -> str:
-    """Return the report for people."""
+    """Return the report for people, in their terminal's width."""
+    width = get_terminal_size().columns
+    return "\n".join(part for line in _lines(report) for part in _folded(line, width))
+
+
+def _folded(line: str, width: int) -> list[str]:
+    """Fold a line; what follows stands below its text, where it is one of a table."""
+    indent = " " * (_COLUMN if line.startswith(("  ok ", "  FAILS ")) else 4)
+    return wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _lines(report: Report) -> list[str]:
     lines = [f"Python {report.python}, {report.system}, {report.machine}, {report.cpus} processors"]
     for engine in report.engines:
         verdict = "usable" if engine.trusted else "usable with limits" if engine.usable else "not usable"
@@ -176,7 +190,7 @@ def render(report: Report) -> str:
     if report.project:
         lines.append(f"defaults of {report.project}:")
         lines += [f"  {name} = {value!r}" for name, value in report.defaults.items()]
-    return "\n".join(lines)
+    return lines
 
 
 ABOUT = {

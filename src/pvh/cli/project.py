@@ -73,7 +73,10 @@ def _read(path: str, *, is_whole: bool) -> dict[str, Any]:
         raise UsageError(f"no TOML: {error}", path=path) from None
     if not is_whole:
         table = table.get("tool", {}).get("pvh", {})
-    for key in table:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            hint = "write them at the top of pvh.toml, or below [tool.pvh] in pyproject.toml"
+            raise UsageError(f"has a section [{key}]: defaults are for all commands alike", path=path, hint=hint)
         if key not in KEYS:
             raise UsageError(f"sets {key!r}, which is no option with a default", path=path,
                              hint=f"there are {', '.join(KEYS)}")  # fmt: skip

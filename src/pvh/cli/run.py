@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     parsed = parse(declare, argv, prog="pvh run", **ABOUT)
+    _together(parsed)
     options = boot_options(parsed)
     inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
     _keep(inputs, {"--trace": options.trace, "--core": options.core, "--timeline": parsed.timeline})
@@ -124,11 +125,22 @@ def _run(argv: list[str]) -> int:
     return session.status(outcome, status)
 
 
+def _together(parsed: Any) -> None:
+    """Raise UsageError for an option that means something beside another alone."""
+    if parsed.wait and parsed.gdb is None:
+        raise UsageError("--wait is for gdb, and there is no --gdb")
+    for option, given in (("--busybox", parsed.busybox), ("--no-cache", not parsed.cache)):
+        if given and parsed.command is None:
+            raise UsageError(f"{option} is for --exec, and there is no --exec")
+    if parsed.timeline is not None:
+        from pvh.cli.timeline import kind  # only when asked for
+
+        kind(parsed.timeline)
+
+
 def _debuggers(parsed: Any, boot: Boot) -> Server | None:
     """Listen for debuggers, if any may come."""
     if parsed.gdb is None:
-        if parsed.wait:
-            raise UsageError("--wait is for gdb, and there is no --gdb")
         return None
     from pvh.gdb.server import Server  # only when asked for
 
@@ -140,8 +152,6 @@ def _debuggers(parsed: Any, boot: Boot) -> Server | None:
 def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Callable[[], Machine]]:
     """Return what boots, and what makes a machine of it."""
     if parsed.command is None:
-        if parsed.busybox:
-            raise UsageError("--busybox is the shell of --exec, and there is no --exec")
 
         def suited(kernel: Kernel) -> BootOptions:
             return _suited(boot, options, kernel)

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 _KINDS = (".html", ".json")
 
 
+def kind(path: str) -> str:
+    """Return what a timeline's name ends in. Raises UsageError for a name of neither kind."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _KINDS:
+        raise UsageError("a timeline is .html for a browser, or .json for Perfetto", path=path)
+    return suffix
+
+
 class TimelineFile:
     """Keeps a run's timeline, and writes it at the end: .html for a browser, .json for Perfetto."""
 
     def __init__(self, path: str, kernel: str, now: Callable[[], int]) -> None:
         """Begin; now gives nanoseconds. Raises UsageError for a name of neither kind, or that cannot be written."""
-        self._suffix = os.path.splitext(path)[1].lower()
-        if self._suffix not in _KINDS:
-            raise UsageError("a timeline is .html for a browser, or .json for Perfetto", path=path)
+        self._suffix = kind(path)
         write_file(path, b"")  # now is the time to find out
         self._path = path
         self._title = f"pvh run {kernel}"

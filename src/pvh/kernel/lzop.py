@@ -32,7 +32,7 @@ def decompress(data: bytes, size: int) -> bytes:
             "its payload is compressed with LZO, which needs an optional library",
             found="lzo",
             wanted="gzip, bzip2, xz, lzma, lz4 or zstd, or the library",
-            hint="pip install pvh[lzo]",
+            hint="pip install python-lzo",
         ) from None
     position = _header_size(data)
     parts: list[bytes] = []
