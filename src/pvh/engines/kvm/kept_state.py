@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _GET_MSR_INDEX_LIST = 0xC004AE02
 _MOST_MSRS = 1024
+_MOST_AT_ONCE = 255  # MAX_IO_MSRS is 256 (Linux, arch/x86/kvm/x86.c), and no call may have more
 _GET_DEVICE_ATTR, _SET_DEVICE_ATTR = 0x4018AEE2, 0x4018AEE1
 _DEVICE_ATTR = Struct("<IIQQ")  # flags, group, attr, addr; group 0, attr 0: KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET
 _CAP_SREGS2, _CAP_XSAVE2 = 200, 208
@@ -124,9 +125,14 @@ def _goes_back(fd: int, index: int) -> bool:
 
 
 def _write_msrs(fd: int, values: dict[int, int]) -> None:
-    for index, value in values.items():
-        request = kvm.MSR_LIST_HEADER.pack(1, 0) + kvm.MSR_ENTRY.pack(index, 0, value)
-        if kvm.must("the MSRs", fd, kvm.SET_MSRS, request) != 1:
+    """Write MSRs, as many at a time as KVM takes: it sets them in order up to the first that it refuses."""
+    rest = list(values.items())
+    while rest:
+        some, rest = rest[:_MOST_AT_ONCE], rest[_MOST_AT_ONCE:]
+        entries = b"".join(kvm.MSR_ENTRY.pack(index, 0, value) for index, value in some)
+        done = kvm.must("the MSRs", fd, kvm.SET_MSRS, kvm.MSR_LIST_HEADER.pack(len(some), 0) + entries)
+        if done < len(some):
+            index, value = some[done]
             raise EngineError(f"KVM refused to set MSR {index:#x} to {value:#x}")
 
 
