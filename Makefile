@@ -85,7 +85,7 @@ test-more: setup specimens docs ## documentation, browser, genuine KVM inside QE
 	for room in $(MUTATED); do $(BIN)/python tools/mutate.py $$room; done
 	$(BIN)/python -m tools.pythons
 
-test-loaders: setup ## every odd kernel in QEMU, libxenguest, Firecracker, libkrun themselves (5 minutes)
+test-loaders: setup ## every odd kernel in QEMU, libxenguest, Firecracker, libkrun themselves (3 minutes)
 	@$(BIN)/python tools/obtain.py --command qemu-system-x86_64=qemu-system-x86
 	$(BIN)/python -m tools.loaders
 	$(BIN)/pytest tests/kernel/test_loaders.py

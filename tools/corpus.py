@@ -48,6 +48,10 @@ unverified
 A number is the address at which the loader enters by PVH; a dash, that it refuses the file; a word, that it boots it
 otherwise: `firmware`, as HVM firmware; `part`, by PVH, but not all of it is there.
 
+`pvh inspect --loaders --json` gives `loaders`, a list of `loader`, `pvh` (true: by PVH), `path` (how; "" if not),
+`entry` (a physical address, or null), `says` (the message), `why` (the cause, where the message does not name it),
+`source` (repository, version, file) and `verified` (see above). So does each case of corpus.json, without `source`.
+
 """
 
 

@@ -180,9 +180,9 @@ FIRECRACKER = Loader(
     _entry,
 )  # fmt: skip
 
-# Any failure as an ELF leads to the bzImage loader, whose failure is what it tells.
+# Any failure as an ELF leads to the bzImage loader (from v39 on), whose failure is what it tells (release-notes.md).
 CLOUD_HYPERVISOR = Loader(
-    "Cloud Hypervisor", "cloud-hypervisor/cloud-hypervisor", "sources of 2025, from v39 on", "PVH", _CLOUD, "read",
+    "Cloud Hypervisor", "cloud-hypervisor/cloud-hypervisor", "sources of 2025, about v47", "PVH", _CLOUD, "read",
     (
         Rule(f"{_CLOUD}, by {_BZIMAGE} of rust-vmm/linux-loader", _bzimage, path="Linux's 32-bit boot protocol"),
         Rule(_CLOUD, lambda kernel: _failure(kernel, _HIGH_RAM) is not None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pvh.kernel.record import Kernel
 
 _REPOSITORY = "xen-project/xen"
-_VERSION = "4.17, Debian's 4.17.5+72-g01140da4e8"
+_VERSION = "4.17: Debian's 4.17.5 read, 4.17.7 run"
 _DOMINFO = "xen/common/libelf/libelf-dominfo.c"
 _LIBELF = "xen/common/libelf/libelf-loader.c"
 _ELFLOADER = "tools/libs/guest/xg_dom_elfloader.c"
