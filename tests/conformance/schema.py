@@ -10,7 +10,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "null": type(None),
 }  # fmt: skip
 _KNOWN = {"$schema", "$id", "$defs", "$ref", "title", "description", "type", "enum", "const", "properties", "required",
-          "additionalProperties", "items"}  # fmt: skip
+          "additionalProperties", "items", "anyOf"}  # fmt: skip
 
 
 def errors(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "$") -> Iterator[str]:
@@ -18,6 +18,8 @@ def errors(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "
     assert set(schema) <= _KNOWN, set(schema) - _KNOWN
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    of_each = [list(errors(value, one, root, at)) for one in schema.get("anyOf", [])]
+    yield from (error for of_one in of_each for error in of_one if all(of_each))
     if "const" in schema and value != schema["const"]:
         yield f"{at}: {value!r} is not {schema['const']!r}"
     if "enum" in schema and value not in schema["enum"]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pvh.conformance.disturbed import Deviation
+    from pvh.conformance.finding import Parting
     from pvh.engines.engine import Engine
     from pvh.kernel.record import Kernel
     from pvh.plan.options import BootOptions
@@ -33,10 +34,24 @@ _MAP_FROM = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The deviations that make a boot fail together, none of which can be left out, and what came of that boot."""
+    """The deviations that make a boot fail together, none of which can be left out, and what came of that boot.
+
+    parting  where that boot parts from kind's, if that was looked for and found
+    """
 
     deviations: tuple[Deviation, ...]
     boot: Boot
+    parting: Parting | None = None
+
+    @property
+    def clause(self) -> str:
+        """Id of the clause that is broken.
+
+        Of several deviations that only fail together the last is what the profile is there for; something in RAM tells
+        least.
+        """
+        telling = [one.clause for one in self.deviations if one.clause != "memory.poison"]
+        return telling[-1] if telling else self.deviations[-1].clause
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from pvh.conformance.text import printable, summary
+from pvh.conformance.text import printable, summary, where_lines
 from pvh.hints import TYPE_CHECKING
 from pvh.plan.svg import render_svg
 from pvh.timeline.html import render_section
@@ -108,7 +108,10 @@ def _verdicts(report: Report) -> Iterator[str]:
 
 def _verdict(verdict: Verdict) -> str:
     clause = verdict.clause
-    shown: dict[str, Finding] = {finding.what: finding for finding in verdict.findings}
+    shown: dict[str, Finding] = {}
+    for finding in verdict.findings:
+        if finding.what not in shown or finding.parting:
+            shown[finding.what] = finding
     evidence = "".join(f"<li>{_finding(finding, verdict)}</li>" for finding in shown.values())
     told = f'{_text(clause.text)} <span class="soft">{_text(clause.source)}</span>'
     by = f'<p class="soft">by {_text(", ".join(dict.fromkeys(verdict.by)))}</p>' if verdict.by else ""
@@ -121,11 +124,7 @@ def _finding(finding: Finding, verdict: Verdict) -> str:
     profiles = [other.profile for other in verdict.findings if other.what == finding.what and other.profile]
     where = f"profile {', '.join(profiles)}" if profiles else finding.origin
     text = f'<span class="soft">{_text(where)}:</span> {_text(finding.what)}'
-    at = finding.at
-    if not at:
-        return text
-    place = f"{at.address:#x} {_text(at.symbol)}".rstrip()
-    return f"{text}<br><code>{place}: {at.code.hex()} {_text(at.disassembly)}</code>"
+    return text + "".join(f"<br><code>{_text(line)}</code>" for line in where_lines(finding))
 
 
 def _attempt(one: Attempt) -> str:

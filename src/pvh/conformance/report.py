@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from pvh.conformance.checker import Attempt, Task, attempts, mappable, trial
+from pvh.conformance.checker import Attempt, Cause, Task, attempts, mappable, trial
 from pvh.conformance.lints import lint
 from pvh.conformance.verdict import Verdict, verdicts
 from pvh.errors import Refused
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.plan.planner import plan
-from pvh.record import dataclass
+from pvh.record import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvh.conformance.boot import Boot
-    from pvh.conformance.finding import Finding
+    from pvh.conformance.finding import Finding, Instruction
     from pvh.conformance.milestone import Milestone
     from pvh.engines.engine import Engine
     from pvh.plan.record import Plan
@@ -92,8 +92,9 @@ def check(
             tell(task, count)
         done.append(one)
         tell(one, count)
-    of_all = verdicts(made, tuple(done), (*file, *seen), watched)
-    return Report(task.kernel.path, engine.name, seed, task.way, made, tuple(done), of_all, task=task)
+    tried = _parted(task, tuple(done), seen) if watched else tuple(done)
+    of_all = verdicts(made, tried, (*file, *seen), watched)
+    return Report(task.kernel.path, engine.name, seed, task.way, made, tried, of_all, task=task)
 
 
 def _watched(task: Task, engine: Engine) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
@@ -105,6 +106,24 @@ def _watched(task: Task, engine: Engine) -> tuple[tuple[Finding, ...], tuple[str
     from pvh.conformance.watching import WATCHED, watch
 
     return watch(task, engine), WATCHED
+
+
+def _parted(task: Task, tried: tuple[Attempt, ...], seen: tuple[Finding, ...]) -> tuple[Attempt, ...]:
+    """Return the attempts, with where a boot parts from kind's, once for each clause that the monitor saw no use of."""
+    from pvh.conformance.parting import Partings
+
+    partings = Partings(task)
+    known = {finding.clause for finding in seen if finding.culprit}
+
+    def with_parting(cause: Cause) -> Cause:
+        if cause.clause in known:
+            return cause
+        found = partings.of(cause.deviations)
+        if found:
+            known.add(cause.clause)
+        return replace(cause, parting=found)
+
+    return tuple(replace(one, causes=tuple(map(with_parting, one.causes))) for one in tried)
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -160,19 +179,31 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "source": clause.source,
         "verdict": verdict.state,
         "by": list(verdict.by),
+        "culprit": _where(verdict.culprit),
         "findings": [_finding(finding) for finding in verdict.findings],
     }
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    at = finding.at
-    where = None
-    if at:
-        where = {"address": at.address, "symbol": at.symbol, "bytes": at.code.hex(), "disassembly": at.disassembly}
+    parting = finding.parting
     return {
         "what": finding.what,
         "grade": finding.grade,
         "origin": finding.origin,
         "profile": finding.profile or None,
-        "at": where,
+        "at": _where(finding.at),
+        "parting": {
+            "at": _where(parting.at),
+            "branch": _where(parting.branch),
+            "fatal": parting.fatal,
+            "reads": [{**asdict(read), "by": _where(read.by)} for read in parting.reads],
+        }
+        if parting
+        else None,
     }
+
+
+def _where(at: Instruction | None) -> dict[str, Any] | None:
+    if at is None:
+        return None
+    return {"address": at.address, "symbol": at.symbol, "bytes": at.code.hex(), "disassembly": at.disassembly}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pvh.conformance.checker import Attempt
-    from pvh.conformance.finding import Finding
+    from pvh.conformance.finding import Finding, Instruction, Parting, Read
     from pvh.conformance.report import Report
     from pvh.conformance.verdict import Verdict
 
@@ -65,10 +65,41 @@ def _evidence(verdict: Verdict, width: int, grade: str) -> Iterator[str]:
     for what, findings in said.items():
         told = f"{verdict.clause.id if grade == 'note' else _origin(findings)}: {what}"
         yield fill(printable(told), width, initial_indent="  ", subsequent_indent="    ")
-        at = findings[0].at
-        if at:
-            place = f"{at.address:#x} {at.symbol}".rstrip()
-            yield f"    at {place}: {at.code.hex()} {at.disassembly}".rstrip()
+        shown = next((finding for finding in findings if finding.parting), findings[0])
+        yield from (f"    {printable(line)}" for line in where_lines(shown))
+
+
+def where_lines(finding: Finding) -> Iterator[str]:
+    """Yield lines for the instructions that a finding names: where the run ended, and where it parted from another."""
+    at, parting = finding.at, finding.parting
+    if at and not (parting and parting.fatal):
+        yield f"{'ends ' if finding.origin == 'profile' else ''}at {_place(at)}"
+    if not parting:
+        return
+    if parting.fatal:
+        yield f"goes where it goes when it boots, up to {_place(parting.at)}"
+    else:
+        yield f"decided at {_place(parting.at)}"
+    other = [read for read in parting.reads if read.value not in read.elsewhere]
+    yield from (f"  {_read(read, parting)}" for read in other or parting.reads)
+    if parting.branch != parting.at:
+        yield f"goes another way than when it boots at {_place(parting.branch)}"
+    elif not parting.fatal:
+        yield "and goes another way there than when it boots"
+
+
+def _read(read: Read, parting: Parting) -> str:
+    what = read.place if read.address is None else f"{read.place} (physical {read.address:#x})"
+    if read.value is None:
+        return f"{what}, at {_place(read.by)}"
+    elsewhere = ", ".join(f"{value:#x}" for value in read.elsewhere) + (", ..." if read.more else "")
+    there = f"; when it boots {elsewhere}" if elsewhere else ""
+    by = f", loaded at {_place(read.by)}" if read.by != parting.at else ""
+    return f"{what}: {read.value:#x}{there}{by}"
+
+
+def _place(at: Instruction) -> str:
+    return f"{f'{at.address:#x} {at.symbol}'.rstrip()}: {at.code.hex()} {at.disassembly}".rstrip()
 
 
 def _origin(findings: list[Finding]) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pvh.conformance.checker import Attempt, Cause
+    from pvh.conformance.finding import Instruction
     from pvh.plan.record import Plan
 
 State = Literal["upheld", "violated", "not exercised"]
@@ -33,6 +34,11 @@ class Verdict:
     state: State
     by: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def culprit(self) -> Instruction | None:
+        """The instruction that broke it; None: it was not broken, or by no instruction that is known."""
+        return next((finding.culprit for finding in self.findings if finding.culprit), None)
 
 
 def verdicts(
@@ -90,14 +96,11 @@ def _poisoned(one: Attempt) -> bool:
 
 
 def _of(cause: Cause, one: Attempt) -> Iterator[Finding]:
-    """Yield what a cause proves: a violation of the clause that allows its deviation.
-
-    Of several that only fail together the last is what the profile is there for; something in RAM tells least.
-    """
-    telling = [d for d in cause.deviations if d.clause != _POISON] or list(cause.deviations)
+    """Yield what a cause proves: a violation of the clause that allows its deviation."""
     labels = " and ".join(deviation.label for deviation in cause.deviations)
     made = cause.boot
     end = made.reason if made.ending in ("triple-fault", "crash", "hang", "engine") or not made.missing else (
         f"it does not get to where {made.missing}: {made.reason}"
     )  # fmt: skip
-    yield Finding(telling[-1].clause, f"with {labels}, {end}", "violation", "profile", made.at, one.profile.name)
+    what = f"with {labels}, {end}"
+    yield Finding(cause.clause, what, "violation", "profile", made.at, one.profile.name, cause.parting)

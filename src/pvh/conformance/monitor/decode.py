@@ -19,6 +19,8 @@ _GPRS: dict[str, tuple[int, int, int]] = {
     **{f"r{index}{end}": (index, 0, width) for index in range(8, 16) for end, width in _WIDTHS},
 }
 
+_CALLED = {place: name.upper() for name, place in _GPRS.items()}
+
 _FLAG_BITS = {"CF": 0, "PF": 2, "AF": 4, "ZF": 6, "SF": 7, "DF": 10, "OF": 11}
 
 
@@ -29,6 +31,9 @@ class Reg:
     index: int
     shift: int
     width: int
+
+    def __str__(self) -> str:
+        return _CALLED[self.index, self.shift, self.width]
 
 
 @dataclass(frozen=True, slots=True)
