@@ -61,6 +61,7 @@ WRONG = (
     Wrong("cr2", "0f20d0 85c0", "CR2 is 0"),
     Wrong("cr3", "0f20d8 85c0", "CR3 is 0"),
     Wrong("efer", "b9 800000c0 0f32 85c0", "EFER is 0"),
+    Wrong("msr", "b9 820000c0 0f32 85c0", "LSTAR is 0"),
     Wrong("dr", "0f21f0 3d f00fffff", "DR6 is as after a reset"),
     Wrong("memory.poison", "833d 00003000 00", "RAM at 0x300000 is 0"),
     Wrong("memory.placement", "8d4338 3b4328", "the memory map is right behind start_info"),

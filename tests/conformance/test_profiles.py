@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
 from conformance import validator
+from conformance.relies import written
 from conformance.validator import NotByTheAbi, Told
 from plan.kernels import MIB, kernel
 from pvh.abi import x86
 from pvh.build.builder import build
+from pvh.build.cpu_state import LOADABLE_MSRS
 from pvh.build.image import Image
+from pvh.conformance.boot import Limits, boot
 from pvh.conformance.clauses import BY_ID
+from pvh.conformance.milestone import Milestone
 from pvh.conformance.profiles import KIND, Profile, applied, profiles
+from pvh.engines.select import choose
 from pvh.kernel.read import read_kernel
 from pvh.kernel.record import Kernel, Relocation
 from pvh.kernel.source import BytesSource
@@ -231,3 +237,19 @@ def test_the_validator_refuses_broken_structures() -> None:
         validator.memory(image.ram, told, [(at, at + 1)])
     with pytest.raises(NotByTheAbi, match="no RAM"):
         validator.memory(image.ram, told, [(1 << 40, (1 << 40) + 1)])
+
+
+@pytest.mark.parametrize("name", ["emulator", "kvm"])
+def test_a_guest_finds_every_msr_of_its_profile(tmp_path: Path, name: Literal["emulator", "kvm"]) -> None:
+    if name == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("no /dev/kvm")
+    engine = choose(name, print)
+    deviations = next(p for p in profiles(read_kernel(HELLO), BootOptions()) if p.name == "random").deviations
+    found = {register: value for d in deviations for register, value in d.registers if register.startswith("msr.")}
+    assert len(found) == len(LOADABLE_MSRS)
+    for register, value in found.items():
+        index = int(register.removeprefix("msr."), 16).to_bytes(4, "little")
+        # mov $index, %ecx; rdmsr; out %al, $0xf4: it ends with the lowest byte as its status
+        kernel = read_kernel(written(tmp_path, "msr.elf", b"\xb9" + index + bytes.fromhex("0f32 e6f4 f4")))
+        made = boot(kernel, applied(BootOptions(), deviations), engine, (Milestone("ends", ""),), Limits(20.0))
+        assert (made.ending, made.status) == ("exit-port", value & 0xFF), register

@@ -52,11 +52,20 @@ GPR_NAMES = (
 )
 
 
+LOADABLE_MSRS = (
+    x86.MSR_STAR, x86.MSR_LSTAR, x86.MSR_CSTAR, x86.MSR_SYSCALL_MASK, x86.MSR_KERNEL_GS_BASE,
+    x86.MSR_SYSENTER_CS, x86.MSR_SYSENTER_ESP, x86.MSR_SYSENTER_EIP,
+)  # fmt: skip
+"""What has no effect before an instruction that its owner chooses to execute. All are 0 after a reset."""
+
+
 @dataclass(frozen=True, slots=True)
 class CpuState:
     """Registers of one vCPU. gprs in encoding order (GPR_NAMES), each 64 bits.
 
     mtrr_def_type is MSR 0x2ff: 0x806 is write-back by default and enabled, what libxenguest gives every vCPU.
+    msrs are those, number and value, that an engine is to load with other than their reset values, of LOADABLE_MSRS;
+    none are read back.
 
     >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
     ...     cpu = guest.registers()
@@ -85,6 +94,7 @@ class CpuState:
     dr6: int = 0xFFFF0FF0
     dr7: int = 0x400
     mtrr_def_type: int = x86.MTRR_WRITE_BACK
+    msrs: tuple[tuple[int, int], ...] = ()
 
     @property
     def cpl(self) -> int:

@@ -46,6 +46,8 @@ def _varied(state: CpuState, registers: tuple[tuple[str, int], ...]) -> CpuState
         register, _, part = name.partition(".")
         if register in GPR_NAMES:
             gprs[GPR_NAMES.index(register)] = value
+        elif register == "msr":
+            fields["msrs"] = (*fields.get("msrs", ()), (int(part, 16), value))
         elif part:
             fields[register] = replace(fields.get(register, getattr(state, register)), **{part: value})
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from pvh.abi import x86
+from pvh.build.cpu_state import LOADABLE_MSRS
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.record import dataclass
 
@@ -98,4 +99,7 @@ def _system(flavour: str, number: Any) -> Iterator[Deviation]:
     yield Deviation("cr2", "CR2 not 0", (("cr2", number()),))
     yield Deviation("cr3", "CR3 not 0", (("cr3", number() & ~0xFFF),))
     yield Deviation("efer", "EFER.SCE and NXE set", (("efer", _EFER),))
+    # Low addresses are canonical; the selectors of STAR and SYSENTER_CS are looked at by who uses them.
+    msrs = tuple((f"msr.{index:x}", number(32 if index == x86.MSR_SYSCALL_MASK else 47)) for index in LOADABLE_MSRS)
+    yield Deviation("msr", "MSRs of SYSCALL, SYSENTER and SWAPGS not 0", msrs)
     yield Deviation("dr", "bits in DR6 and DR7", (("dr6", 0xFFFF0FF0 | number() & 0xE00F), ("dr7", 0x700)))

@@ -10,7 +10,8 @@ class Variation:
     """Choices that no kernel may rely on. The default is libxenguest's guest.
 
     registers  what vCPU 0 has otherwise at entry: name and value. A name is a field of build/cpu_state.py, a general
-               register, or a part of a segment or table register such as `ds.selector`; rflags adds its bits
+               register, an MSR by its number such as `msr.c0000082`, or a part of a segment or table register such
+               as `ds.selector`; rflags adds its bits
     poison     seed of what fills RAM that nothing is loaded to (-1: ones), but for page 0; None: zeroes
     null       page 0 is filled with ones, where nothing is loaded to it
     edge       start_info is the last bytes of RAM below 4 GiB, as short as its version allows

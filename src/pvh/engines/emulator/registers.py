@@ -259,5 +259,6 @@ class Registers:
             dr6=self.dr(6),
             dr7=self.dr(7),
             mtrr_def_type=mtrr_def_type,
+            msrs=(),
             **segments,
         )

@@ -108,6 +108,8 @@ class EmulatorVcpu:
         self.processor.occupy(self)
         self.msrs = MsrBank(self._index, state.mtrr_def_type, boot=self._index == 0)
         self.processor.enter(self.processor.scratch.write(state, tsc_offset=self.tsc_offset), state.gprs)
+        for index, value in state.msrs:
+            self.processor.handle.write_msr(index, value)
         self.registers.save()
         self.rip = state.rip
         self._loaded = True

@@ -9,7 +9,7 @@ from mmap import mmap
 from struct import Struct
 
 from pvh.abi import x86
-from pvh.build.cpu_state import CpuState, SegmentRegister, TableRegister
+from pvh.build.cpu_state import LOADABLE_MSRS, CpuState, SegmentRegister, TableRegister
 from pvh.engines.kvm import ioctl as kvm
 from pvh.errors import EngineError
 
@@ -33,17 +33,7 @@ Code = tuple[int, int, int, bool]  # its width, privilege level, CS base; whethe
 _DEBUGREGS = Struct("<4QQQ72x")  # db0-3, dr6, dr7
 
 # MSRs that CpuState does not hold, with their values after RESET (Intel SDM vol. 3, table 10-1; PAT: 12.12.4).
-_RESET_MSRS = (
-    (x86.MSR_STAR, 0),
-    (x86.MSR_LSTAR, 0),
-    (x86.MSR_CSTAR, 0),
-    (x86.MSR_SYSCALL_MASK, 0),
-    (x86.MSR_KERNEL_GS_BASE, 0),
-    (x86.MSR_SYSENTER_CS, 0),
-    (x86.MSR_SYSENTER_ESP, 0),
-    (x86.MSR_SYSENTER_EIP, 0),
-    (x86.MSR_PAT, 0x0007040600070406),
-)
+_RESET_MSRS = (*((index, 0) for index in LOADABLE_MSRS), (x86.MSR_PAT, 0x0007040600070406))
 
 
 def _pack_segment(segment: SegmentRegister) -> bytes:
@@ -127,8 +117,8 @@ def write(fd: int, state: CpuState, *, fresh: bool) -> None:
     kvm.must("the general registers", fd, kvm.SET_REGS, pack_regs(state))
     if not fresh or (state.dr6, state.dr7) != (0xFFFF0FF0, 0x400):
         kvm.must("the debug registers", fd, kvm.SET_DEBUGREGS, _DEBUGREGS.pack(0, 0, 0, 0, state.dr6, state.dr7))
-    mtrr = ((x86.MSR_MTRR_DEF_TYPE, state.mtrr_def_type),)
-    _write_msrs(fd, mtrr if fresh else mtrr + _RESET_MSRS)
+    msrs = ((x86.MSR_MTRR_DEF_TYPE, state.mtrr_def_type), *state.msrs)
+    _write_msrs(fd, msrs if fresh else _RESET_MSRS + msrs)
     if not fresh:
         _reset_rest(fd)
     kvm.must("the run state", fd, kvm.SET_MP_STATE, kvm.U32.pack(kvm.MP_STATE_RUNNABLE))
@@ -178,4 +168,5 @@ def read(fd: int) -> CpuState:
         dr6=dr6,
         dr7=dr7,
         mtrr_def_type=read_msr(fd, x86.MSR_MTRR_DEF_TYPE),
+        msrs=(),
     )
