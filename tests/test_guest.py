@@ -213,7 +213,7 @@ def test_guests_leave_no_descriptors_behind(engine: Literal["emulator", "kvm"]) 
 
     gc.collect()
     before = descriptors(1, once)
-    assert descriptors(50, once) == before
+    assert descriptors(50, once) <= before
     descriptors(5, others)
     gc.collect()
-    assert descriptors(1, once) == before
+    assert descriptors(1, once) <= before

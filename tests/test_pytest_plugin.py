@@ -95,11 +95,13 @@ def test_guests_are_stopped_and_closed_at_the_end_of_each_test(project: pytest.P
 
         def test_it_makes_some(pvh_boot):
             kept.extend([pvh_boot(paused=True), pvh_boot(paused=True)])
+            kept.append(kept[0].clone(paused=True))
+            kept.append(kept[2].clone(paused=True))
             kept.append(len(os.listdir("/proc/self/fd")))
 
         def test_they_are_gone():
             *guests, before = kept
-            assert [guest.outcome.ending for guest in guests] == ["interrupted"] * 2
+            assert [guest.outcome.ending for guest in guests] == ["interrupted"] * 4
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("pvh")]
             assert len(os.listdir("/proc/self/fd")) <= before - 2  # the traces
             for guest in guests:
@@ -108,6 +110,20 @@ def test_guests_are_stopped_and_closed_at_the_end_of_each_test(project: pytest.P
     """
     outcomes, said = run(project, code, alone=True)
     assert outcomes == {"passed": 2}, said
+
+
+def test_a_clone_is_shown_with_the_guest_it_is_of(project: pytest.Pytester) -> None:
+    code = """
+        import pvh
+        def test_it_fails(pvh_boot):
+            guest = pvh_boot("kernel.elf", pvh.BootOptions(engine="emulator"), paused=True)
+            guest.clone().console.expect("never said", timeout=20)
+    """
+    outcomes, said = run(project, code)
+    assert outcomes == {"failed": 1}
+    assert "pvh guest 1, kernel.elf on emulator: how it stands" in said
+    assert "pvh guest 2, kernel.elf on emulator: how it stands" in said
+    assert said.count("trace of every exit") == 1, "a clone is not traced"
 
 
 def test_a_guest_that_the_test_closed_is_shown_as_far_as_it_is_known(project: pytest.Pytester) -> None:

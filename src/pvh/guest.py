@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from contextlib import contextmanager, nullcontext, suppress
 
 from pvh import given
@@ -76,6 +77,7 @@ class Guest:
         self._closed = False
         self._trace = trace
         self._core = core
+        self._clones: list[weakref.ref[Guest]] = []
         self._unwritten: PvhError | None = None
         self._machine = make(self.console, self.hear, self.console.begin())
         self._start()
@@ -297,6 +299,11 @@ class Guest:
         return self._machine.engine.name
 
     @property
+    def traced(self) -> bool:
+        """Whether its exits are written to the file that its options name: not those of a guest that was resumed."""
+        return self._trace is not None
+
+    @property
     def plan(self) -> Plan:
         """What it was built from."""
         return self._machine.image.plan
@@ -358,7 +365,21 @@ class Guest:
         ...         other.wait(10).ending
         'poweroff'
         """
-        return resume(self.snapshot(), paused=paused)
+        other = resume(self.snapshot(), paused=paused)
+        self._clones.append(weakref.ref(other, self._clones.remove))
+        return other
+
+    @property
+    def clones(self) -> tuple[Guest, ...]:
+        """Those that clone() made of it, and theirs, as far as somebody still has them, or they run.
+
+        >>> with pvh.boot(pvh.demo_path(), pvh.BootOptions(engine="emulator"), paused=True) as guest:
+        ...     with guest.clone() as other:
+        ...         guest.clones == (other,)
+        True
+        """
+        made = [other for ref in self._clones if (other := ref())]
+        return tuple(each for other in made for each in (other, *other.clones))
 
     def _start(self) -> None:
         if self._paused:

@@ -34,6 +34,8 @@ _SHOWN = 16 << 10  # characters of a console that a report shows
 class PvhBoot:
     """What the fixture `pvh_boot` is: call it to start a guest, which is stopped and closed when the test ends.
 
+    So are its clones, which a report shows as well.
+
     kernel   the path that the marker names, None if it names none
     options  what the marker says; engine is the one of this run of the test
     """
@@ -104,17 +106,20 @@ class PvhBoot:
     def close(self) -> None:
         """Stop and close every guest, also where one of them raises."""
         with ExitStack() as stack:
-            for guest in self._guests:
+            for guest in self._all():
                 stack.callback(guest.close)
 
     def sections(self) -> list[tuple[str, str]]:
         """Return what a report shows of each guest, as titles and texts."""
         shown: list[tuple[str, str]] = []
-        for number, guest in enumerate(self._guests, 1):
+        for number, guest in enumerate(self._all(), 1):
             name = f"pvh guest {number}, {os.path.basename(guest.plan.kernel.path)} on {guest.engine}"
             shown.append((f"{name}: console", self._console(guest, number)))
             shown.append((f"{name}: how it stands", "\n".join(_standing(guest))))
         return shown
+
+    def _all(self) -> list[Guest]:
+        return [each for guest in self._guests for each in (guest, *guest.clones)]
 
     def _completed(self, options: BootOptions) -> BootOptions:
         from pvh.record import replace
@@ -152,7 +157,9 @@ def _standing(guest: Guest) -> list[str]:
         lines.append(f"where it stood is not known: {error}")
         if outcome and outcome.recent:
             lines.append("last blocks executed, newest last: " + " ".join(map(hex, outcome.recent[-8:])))
-    return [*lines, f"trace of every exit: {guest.plan.options.trace}"]
+    if guest.traced:
+        lines.append(f"trace of every exit: {guest.plan.options.trace}")
+    return lines
 
 
 _BOOT = pytest.StashKey[PvhBoot]()
