@@ -6,6 +6,7 @@ import ast
 import json
 import shlex
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pvh.errors import UsageError
 from pvh.export import TARGETS, export
 from pvh.kernel.read import read_kernel
 from pvh.kernel.record import Kernel, Layer
+from pvh.kernel.source import STANDARD_INPUT
 from pvh.plan.options import GIB, MIB, BootOptions, ModuleSpec
 
 HELLO = Path(__file__).parent / "guests" / "hello.elf"
@@ -110,7 +112,7 @@ def test_an_unknown_vmm_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_kernel_out_of_standard_input_needs_a_name(target: str) -> None:
-    kernel = replace(hello(), path="-")
+    kernel = replace(hello(), path=STANDARD_INPUT)
     with pytest.raises(UsageError, match="has no name that another VMM could read"):
         export(target, kernel, BARE)
     assert "kept.elf" in export(target, kernel, BARE, "kept.elf").text
@@ -130,6 +132,14 @@ def test_the_command_writes_the_elf_file_and_says_what_is_missing(
     assert out == said["text"]
     assert "pvh: qemu cannot have Xen: " in err
     assert main(["export", "qemu", str(HELLO), "--vmlinux", str(tmp_path / "no" / "file")]) == 2
+
+
+def test_the_command_refuses_a_kernel_that_only_it_could_read() -> None:
+    with HELLO.open("rb") as kernel:
+        command = [sys.executable, "-m", "pvh", "export", "qemu", "-"]
+        done = subprocess.run(command, stdin=kernel, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no name that another VMM could read" in done.stderr
 
 
 @pytest.mark.nested

@@ -212,6 +212,8 @@ def test_an_engine_that_is_named_has_to_be_there(project: pytest.Pytester) -> No
     ("marker", "told"),
     [
         ("memroy=1", "has no 'memroy': it takes kernel, memory, vcpus"),
+        ("vcpus='two'", "(vcpus='two'): int is wanted"),
+        ("cmdline=5", "(cmdline=5): str is wanted"),
         ("memory='64X'", "'64X' is no size"),
         ("engine='xen'", "engine='xen'): no such engine"),
         ("'kernel.elf'", "takes keywords alone"),

@@ -59,5 +59,6 @@ def test_a_full_disk_ends_the_trace_and_not_the_guest() -> None:
     for _ in range(3):
         trace(0, PortOut(1, 1, 1), None)
     assert said == ["/dev/full: the trace ends here: no space left on device"]
+    assert trace.cut
     with pytest.warns(RuntimeWarning, match="the trace ends here"):
         Trace("/dev/full", time.monotonic_ns)(0, PortOut(1, 1, 1), None)

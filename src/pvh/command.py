@@ -32,7 +32,7 @@ class Ran:
     status   its exit status, 0 to 255
     output   what the guest's console said, in bytes: the command's output and errors, and the kernel's if it had any
     resumed  whether the guest came out of the boot cache, without a boot
-    notes    what a person may want to know, such as why an entry of the cache was dropped: a line each
+    notes    what a person may want to know, a line each: why `auto` took the emulator, what was dropped from the cache
     outcome  how the guest ended
 
     >>> pvh.run_command(vmlinuz, "exit 3", busybox=busybox).status

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from pvh.errors import UsageError
 from pvh.kernel.record import Kernel
+from pvh.kernel.source import STANDARD_INPUT
 from pvh.plan.options import MIB, BootOptions
 from pvh.record import dataclass
 
@@ -55,10 +56,10 @@ def export(target: str, kernel: Kernel, options: BootOptions, vmlinux: str | Non
     if vmm is None:
         raise UsageError(f"no way to export to {target!r}", hint=f"there are {', '.join(TARGETS)}")
     wrapped = len(kernel.layers) > 1
-    if kernel.path == "-" and not vmlinux:
+    if kernel.path == STANDARD_INPUT and not vmlinux:
         raise UsageError("a kernel from standard input has no name that another VMM could read", path=kernel.path,
                          hint="name its file, or have it written: --vmlinux FILE")  # fmt: skip
-    path = vmlinux if vmlinux and (kernel.path == "-" or (wrapped and vmm.elf)) else kernel.source.path
+    path = vmlinux if vmlinux and (kernel.path == STANDARD_INPUT or (wrapped and vmm.elf)) else kernel.source.path
     missing = list(_missing(vmm, options))
     if wrapped and vmm.elf and not vmlinux:
         missing.insert(0, f"the PVH entry of a {kernel.layers[0].format} (--vmlinux FILE writes the ELF file in it)")

@@ -259,6 +259,14 @@ def _options(fields: dict[str, Any]) -> BootOptions:
         if name not in known:
             words = ", ".join(["kernel", *known])
             pytest.fail(f"@pytest.mark.pvh has no {name!r}: it takes {words}", pytrace=False)
+    for field in fields_of(BootOptions):
+        value, wanted = fields.get(field.name, field.default), type(field.default)
+        if (
+            wanted in (str, int, bool)
+            and not isinstance(value, wanted)
+            and (field.name, type(value)) != ("memory", str)
+        ):
+            pytest.fail(f"@pytest.mark.pvh({field.name}={value!r}): {wanted.__name__} is wanted", pytrace=False)
     memory, why = fields.get("memory"), ""
     if isinstance(memory, str):
         try:

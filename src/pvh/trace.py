@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Trace:
     """Writes lines to a file: {"t": seconds, "vcpu": n, "exit": kind, ...fields, "answer": value}."""
 
+    cut: bool = False  # it could not be written to its end
+
     def __init__(self, path: str, now: Callable[[], int], say: Callable[[str], None] | None = None) -> None:
         """Create the file; now gives nanoseconds. Raises UsageError when it cannot be created.
 
@@ -54,6 +56,7 @@ class Trace:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
             self.close()
+            self.cut = True
             self._say(f"{self._path}: the trace ends here: {(error.strerror or '').lower()}")
 
     def close(self) -> None:

@@ -65,3 +65,15 @@ def test_help_of_a_command_is_that_commands(capsys: pytest.CaptureFixture[str]) 
     assert asked == capsys.readouterr().out
     assert main(["help", "nothing"]) == 2
     assert "no command 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [100, 80, 60, 40])
+def test_the_help_of_all_fits(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= columns
+    for status in (0, 2, 10, 11, 12, 13, 14, 15, 20, 21, 130):
+        assert f"  {status:<3}  " in said

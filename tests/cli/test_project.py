@@ -75,6 +75,7 @@ def test_a_path_is_the_files_own(folder: Path, capsys: pytest.CaptureFixture[str
         ("[run]\nmemory = '64M'", "has a section [run]: defaults are for all commands alike"),
         ("engine = 'xen'", "engine = 'xen' is none of auto, kvm, emulator"),
         ("memory = 'much'", "memory: 'much' is no size"),
+        ("memory = 64", "memory = 64 is in bytes, and no multiple of 4096"),
         ("memory = [1]", "memory = [1] is no value"),
         ("copy = 'yes'", "copy = 'yes' is neither true nor false"),
         ("vcpus = true", "vcpus = True is no value"),

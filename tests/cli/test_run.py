@@ -300,3 +300,10 @@ def test_options_that_mean_nothing_alone_are_the_first_thing_said(
 ) -> None:
     assert main(["run", *words, "/nonexistent"]) == 2
     assert capsys.readouterr().err == f"pvh: {said}\n"
+
+
+def test_a_run_whose_trace_a_full_disk_cut_is_no_success(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "demo", "--engine", "emulator", "--input", os.devnull, "--trace", "/dev/full"]) == 14
+    out, err = capfd.readouterr()
+    assert "Powering off" in out, "the guest goes on"
+    assert err.count("/dev/full: the trace ends here: no space left on device") == 1

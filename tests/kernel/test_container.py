@@ -163,7 +163,7 @@ def test_a_guess_at_the_container(data: bytes, container: str | None) -> None:
     assert guess(BytesSource("file", data)) == container
 
 
-def test_lzo_names_the_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lzo_names_the_library_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lzo", None)
-    with pytest.raises(NotAKernel, match=r"pip install pvh\[lzo\]"):
+    with pytest.raises(NotAKernel, match="pip install python-lzo"):
         read(BzImage(lzop([(3, b"abc")]) + u32(3)).build())

@@ -33,12 +33,29 @@ A guest that writes a byte to port 0xf4 ends the run with that status."""
 
 def usage() -> str:
     """Return what `pvh --help` says."""
+    from shutil import get_terminal_size  # only asked for here
+
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
-    return (
+    text = (
         "usage: pvh COMMAND [...]\n\nBuild, boot, explain and check kernels of Xen's HVM direct boot ABI (PVH)."
         f"\n\n{listed}\n\n`pvh COMMAND --help` tells more; `pvh --version` the version.\n\n{STATUS}"
     )
+    return _narrowed(text, get_terminal_size().columns)
+
+
+def _narrowed(text: str, width: int) -> str:
+    """Fold lines that are too long for a terminal, below their last column's begin where they have columns."""
+    from re import match
+    from textwrap import wrap
+
+    folded: list[str] = []
+    for line in text.split("\n"):
+        pair = match(r"(  \d+ +\S.*?\S) {2,}(\d+ +.*)$", line) if len(line) > width else None
+        for part in (pair[1], f"  {pair[2]}") if pair else (line,):
+            cells = match(r"  \S+ +", part)
+            folded += wrap(part, width, subsequent_indent=" " * len(cells[0]) if cells else "") or [""]
+    return "\n".join(folded)
 
 
 def program() -> int:
@@ -64,11 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status. No exception of ours, of the host or of Ctrl-C gets out."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        status = _run(arguments)
+        try:
+            status = _run(arguments)
+        except PvhError as error:
+            _say(error, machine_readable="--json" in arguments)
+            status = error.status
         sys.stdout.flush()
-    except PvhError as error:
-        _say(error, machine_readable="--json" in arguments)
-        return error.status
     except KeyboardInterrupt:
         print("pvh: interrupted", file=sys.stderr)
         return ctrl_c.STATUS

@@ -91,6 +91,8 @@ def _converted(path: str, key: str, value: Any, said: dict[str, Any]) -> Any:
         raise UsageError(f"{key} = {value!r} is neither true nor false", path=path)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise UsageError(f"{key} = {value!r} is no value for --{key}", path=path)
+    if key == "memory" and isinstance(value, int) and (value <= 0 or value % 4096):
+        raise UsageError(f"memory = {value} is in bytes, and no multiple of 4096", path=path, hint='write "64M"')
     choices = said.get("choices")
     try:
         read = said.get("type", str)(str(value))

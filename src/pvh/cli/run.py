@@ -10,7 +10,7 @@ from pvh.cli.options import add_boot_options, boot_options, seconds
 from pvh.cli.plain import parse
 from pvh.cli.session import Session
 from pvh.cli.terminal import open_input, stamped, write_all
-from pvh.errors import PvhError, UsageError
+from pvh.errors import EngineError, PvhError, UsageError
 from pvh.hints import TYPE_CHECKING
 from pvh.record import replace
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pvh.machine import Machine, Watch
     from pvh.outcome import Outcome
     from pvh.plan.options import BootOptions
+    from pvh.trace import Trace
 
 
 ABOUT = {
@@ -105,7 +106,7 @@ def _run(argv: list[str]) -> int:
         from pvh.core import claim_core  # only when asked for
 
         claim_core(options.core)
-    boot.watch = _watch(options, boot.choose())
+    boot.watch = trace = _trace(options, boot.choose())
     boot.console = stamped(write_all) if parsed.timestamps else write_all
     timeline: TimelineFile | None = None
     if parsed.timeline is not None:
@@ -122,6 +123,8 @@ def _run(argv: list[str]) -> int:
     if outcome.failed and not machine.image.plan.ranges:  # it was resumed, without a look at the kernel
         machine.image = replace(machine.image, plan=boot.plan)
     status = _report(outcome, options, machine, is_command=parsed.command is not None)
+    if trace and trace.cut:
+        status = status or _cut(is_command=parsed.command is not None)
     return session.status(outcome, status)
 
 
@@ -232,12 +235,21 @@ def _added(options: BootOptions, word: str, why: str) -> BootOptions:
     return replace(options, cmdline=f"{kernels.strip()} {word} {dashes}{inits}".strip())
 
 
-def _watch(options: BootOptions, engine: Engine) -> Watch | None:
+def _trace(options: BootOptions, engine: Engine) -> Trace | None:
     if options.trace is None:
         return None
     from pvh.trace import Trace  # json costs milliseconds
 
     return Trace(options.trace, engine.clock.now, _say)
+
+
+def _cut(*, is_command: bool) -> int:
+    """Return the exit status of a run that is well but for its trace, which a full disk cut."""
+    if not is_command:
+        return EngineError.status
+    from pvh.cli.exec import FAILED
+
+    return FAILED
 
 
 def _both(first: Watch, second: Watch | None) -> Watch:

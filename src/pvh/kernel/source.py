@@ -10,6 +10,7 @@ from pvh.host import FLAGS, pread
 from pvh.record import dataclass, field
 
 # What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.
+STANDARD_INPUT = "standard input"  # the path of a source that has no other
 STREAM_LIMIT = 1 << 30
 
 
@@ -99,7 +100,7 @@ def open_source(path: str) -> Source:
     """
     try:
         fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | FLAGS)
-        name = "standard input" if path == "-" else path
+        name = STANDARD_INPUT if path == "-" else path
         mode = os.fstat(fd).st_mode
         if mode & 0o170000 == 0o040000:
             os.close(fd)
