@@ -6,9 +6,13 @@ import os
 import sys
 
 from pvh.cli import ctrl_c
-from pvh.cli.options import add_boot_options, boot_options, some_seconds
+from pvh.cli.check_differential import refuse_others
+from pvh.cli.check_differential import run as differential
+from pvh.cli.check_progress import CLEAR, Progress
+from pvh.cli.options import add_boot_options, boot_options, count, some_seconds
+from pvh.cli.output import claim_file, keep, write_file
 from pvh.cli.plain import parse
-from pvh.errors import UsageError
+from pvh.errors import PvhError, UsageError
 from pvh.hints import TYPE_CHECKING, Any
 from pvh.record import replace
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvh.cli.plain import Notes
-    from pvh.conformance.checker import Attempt, Task
+    from pvh.conformance.checker import Task
     from pvh.conformance.milestone import Milestone
     from pvh.conformance.report import Report
     from pvh.engines.engine import Engine
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
     from pvh.plan.options import BootOptions
 
 _LINUX = "console:Booting .*kernel on Xen PVH"
-_BAR = 24
-_CLEAR = "\r\033[K"
 
 ABOUT = {
     "description": "Boot a kernel again and again, each time with something else that the ABI leaves open, and give a"
@@ -52,8 +54,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
                        " ends:HOW; repeated, one after the other")  # fmt: skip
     check.add_argument("--profile", action="append", default=[], metavar="NAME",
                        help="try this profile only; repeatable (default all)")  # fmt: skip
-    check.add_argument("--seed", type=int, default=1, metavar="N", help="what chance starts from (default 1)")
-    check.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default one a processor)")
+    check.add_argument("--seed", type=int, metavar="N", help="what chance starts from (default 1)")
+    check.add_argument("--jobs", type=count, metavar="N", help="processes (default one a processor)")
     check.add_argument("--timeout", type=some_seconds, default=60.0, metavar="S",
                        help="give the first boot up after S seconds (default 60)")  # fmt: skip
     check.add_argument("--differential", action="store_true",
@@ -62,32 +64,81 @@ def declare(parser: ArgumentParser | Notes) -> None:
     check.add_argument("--json", action="store_true", help="print the report as JSON (docs/check.schema.json)")
 
 
-def _differential(kernel: Kernel, options: BootOptions, parsed: Any) -> int:
-    """Compare the engines and say where the guest first does something else. Returns the exit status."""
-    from dataclasses import asdict
+def main(argv: list[str]) -> int:
+    """Check a kernel and print what came of it. Returns the exit status."""
+    parsed = parse(declare, argv, prog="pvh check", **ABOUT)
+    if parsed.differential:
+        refuse_others(parsed, argv)
+    ctrl_c.end_at_once(CLEAR if sys.stderr.isatty() else "")
+    from pvh.kernel.read import read_kernel
 
-    from pvh.conformance.differential import compare
-    from pvh.conformance.report import VIOLATED
+    options = replace(boot_options(parsed), timeout=None)
+    if parsed.html is not None:
+        _claim(parsed, options)
+    if parsed.differential:
+        return differential(read_kernel(parsed.kernel), options, parsed, _say)
+    with Progress(quiet=parsed.json or parsed.html == "-") as progress:
+        progress.stage(f"reading {parsed.kernel}")
+        report, engine = _checked(read_kernel(parsed.kernel), options, parsed, progress)
+        _print(report, parsed)
+        if parsed.html is None:
+            return report.status
+        progress.stage("booting it once more, for the page")
+        try:
+            _write_html(parsed.html, report, engine)
+        except PvhError as error:  # the verdicts are out; JSON is one object
+            progress.clear()
+            _say(str(error))
+            return report.status or error.status
+    return report.status
+
+
+def _claim(parsed: Any, options: BootOptions) -> None:
+    """Raise UsageError for a page that cannot be written, before the work is done."""
+    if parsed.html == "-" and parsed.json:
+        raise UsageError("--html - and --json: both are for standard output", hint="give the page a file")
+    keep([parsed.kernel, *(spec.path for spec in options.modules)], {"--html": parsed.html})
+    claim_file(parsed.html)
+
+
+def _checked(kernel: Kernel, options: BootOptions, parsed: Any, progress: Progress) -> tuple[Report, Engine]:
+    """Return the report, and the engine it was made on."""
+    from pvh.conformance.boot import Limits
+    from pvh.conformance.checker import Task
+    from pvh.conformance.report import check
     from pvh.engines.select import choose
 
-    engines = choose("emulator", _say), choose("kvm", _say)
-    found = compare(kernel, options, engines, parsed.timeout)
+    options, way = _settled(kernel, options, parsed)
+    engine = choose("emulator" if options.engine == "auto" else options.engine, _say)
+    late = next((milestone for milestone in way if milestone.needs_emulator), None)
+    if late and engine.name == "kvm":
+        raise UsageError(
+            "--until: only the emulator tells when that is", found=str(late), hint="leave --engine kvm out"
+        )
+    task = Task(kernel, options, way, Limits(seconds=parsed.timeout))
+    _known(parsed.profile, task)
+    jobs, seed = parsed.jobs or os.cpu_count() or 1, 1 if parsed.seed is None else parsed.seed
+    return check(task, engine, seed, jobs, only=_chosen(parsed.profile), tell=progress.tell), engine
+
+
+def _print(report: Report, parsed: Any) -> None:
+    """Print the report, unless the page goes there."""
     if parsed.json:
         import json
 
-        print(json.dumps({"schema": 1, "kernel": kernel.path, **asdict(found)}, indent=2))
-    else:
-        print(f"{kernel.path}: {found.agreed} exits the same on {' and '.join(found.engines)}")
-        if found.difference:
-            print(f"exit {found.difference.index} differs:")
-            for name, step in zip(found.engines, (found.difference.first, found.difference.second), strict=True):
-                print(f"  {name:<9} {step or 'nothing: the guest had ended'}")
-    return VIOLATED if found.difference else 0
+        from pvh.conformance.report import as_dict
+
+        print(json.dumps(as_dict(report), indent=2), flush=True)
+    elif parsed.html != "-":
+        from shutil import get_terminal_size
+
+        from pvh.conformance.text import render
+
+        print(render(report, get_terminal_size((100, 24)).columns), end="", flush=True)
 
 
 def _write_html(path: str, report: Report, engine: Engine) -> None:
     """Write the page, with the time of one more boot as libxenguest does it."""
-    from pvh.cli.output import write_file
     from pvh.conformance.boot import boot
     from pvh.conformance.html import render_html
     from pvh.timeline.record import Timeline
@@ -98,47 +149,6 @@ def _write_html(path: str, report: Report, engine: Engine) -> None:
         boot(task.kernel, task.options, engine, task.way, task.limits, timeline)
         timeline.flush()
     write_file(path, render_html(report, timeline).encode())
-
-
-def main(argv: list[str]) -> int:
-    """Check a kernel and print what came of it. Returns the exit status."""
-    parsed = parse(declare, argv, prog="pvh check", **ABOUT)
-    ctrl_c.end_at_once(_CLEAR if sys.stderr.isatty() else "")
-    from pvh.conformance.checker import Task
-    from pvh.conformance.report import as_dict, check
-    from pvh.engines.select import choose
-    from pvh.kernel.read import read_kernel
-
-    options = replace(boot_options(parsed), timeout=None)
-    kernel = read_kernel(parsed.kernel)
-    if parsed.differential:
-        return _differential(kernel, options, parsed)
-    options, way = _settled(kernel, options, parsed)
-    engine = choose("emulator" if options.engine == "auto" else options.engine, _say)
-    late = next((milestone for milestone in way if milestone.needs_emulator), None)
-    if late and engine.name == "kvm":
-        raise UsageError(
-            "--until: only the emulator tells when that is", found=str(late), hint="leave --engine kvm out"
-        )
-    progress = _Progress(quiet=parsed.json)
-    task = Task(kernel, options, way, _limits(parsed))
-    _known(parsed.profile, task)
-    jobs = parsed.jobs or os.cpu_count() or 1
-    report = check(task, engine, parsed.seed, jobs, only=_chosen(parsed.profile), tell=progress.tell)
-    progress.end()
-    if parsed.html:
-        _write_html(parsed.html, report, engine)
-    if parsed.json:
-        import json
-
-        print(json.dumps(as_dict(report), indent=2))
-    else:
-        from shutil import get_terminal_size
-
-        from pvh.conformance.text import render
-
-        print(render(report, get_terminal_size((100, 24)).columns), end="")
-    return report.status
 
 
 def _settled(kernel: Kernel, options: BootOptions, parsed: Any) -> tuple[BootOptions, tuple[Milestone, ...]]:
@@ -153,12 +163,6 @@ def _settled(kernel: Kernel, options: BootOptions, parsed: Any) -> tuple[BootOpt
         _say("a Linux that says nothing early: earlyprintk=xen is added to its command line")
         options = replace(options, cmdline=f"earlyprintk=xen {options.cmdline}".strip())
     return options, (milestone(_LINUX),)
-
-
-def _limits(parsed: Any) -> Any:
-    from pvh.conformance.boot import Limits
-
-    return Limits(seconds=parsed.timeout)
 
 
 def _known(names: list[str], task: Task) -> None:
@@ -177,43 +181,3 @@ def _chosen(names: list[str]) -> Callable[[str], bool]:
 
 def _say(text: str) -> None:
     print(f"pvh: {text}", file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """A bar at a terminal, which each profile's line pushes down; elsewhere the lines alone; nothing for --json."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._bar = sys.stderr.isatty()
-        self._quiet = quiet
-        self._done = 0
-
-    def tell(self, what: Task | Attempt, count: int) -> None:
-        """Say what is tried, and what came of each try."""
-        from pvh.conformance.checker import Task
-        from pvh.conformance.text import attempt_line, printable
-
-        if isinstance(what, Task):
-            if not self._quiet:
-                where = (
-                    ", then ".join(str(milestone) for milestone in what.way)
-                    or "... it says and does nothing (see --until)"
-                )
-                print(f"{what.kernel.path}: {count} profiles; booted when {printable(where)}", flush=True)
-            return
-        self._done += 1
-        self._clear()
-        if not self._quiet:
-            print(attempt_line(what), flush=True)
-        if self._bar and self._done < count:
-            filled = _BAR * self._done // count
-            print(
-                f"[{'#' * filled}{'.' * (_BAR - filled)}] {self._done} of {count}", end="", file=sys.stderr, flush=True
-            )
-
-    def end(self) -> None:
-        """Leave no bar behind."""
-        self._clear()
-
-    def _clear(self) -> None:
-        if self._bar:
-            print(_CLEAR, end="", file=sys.stderr, flush=True)

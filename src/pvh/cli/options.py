@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Read = TypeVar("Read")
 
 _DEFAULT = BootOptions()
+_MOST_DIGITS = 9
 
 
 def size(text: str) -> int:
@@ -35,6 +36,14 @@ def some_seconds(text: str) -> float:
     if not span:
         raise _mistake(f"{text!r}: no time at all")
     return span
+
+
+def count(text: str) -> int:
+    """Return how many of something, at least 1. Raises argparse's error for what is no such number."""
+    word = text.strip()
+    if not (word.isascii() and word.isdigit() and len(word) <= _MOST_DIGITS and int(word)):
+        raise _mistake(f"{text!r} is no number of 1 or more")
+    return int(word)
 
 
 def _told(read: Callable[[str], Read], text: str) -> Read:
@@ -76,7 +85,7 @@ def add_boot_options(parser: ArgumentParser | Notes) -> None:
     guest = parser.add_argument_group("the guest")
     guest.add_argument("-m", "--memory", type=size, default=_DEFAULT.memory, metavar="SIZE",
                        help="RAM (default 512M)")  # fmt: skip
-    guest.add_argument("--vcpus", type=int, default=_DEFAULT.vcpus, metavar="N", help="processors (default 1)")
+    guest.add_argument("--vcpus", type=count, default=_DEFAULT.vcpus, metavar="N", help="processors (default 1)")
     guest.add_argument("-c", "--cmdline", default=_DEFAULT.cmdline, metavar="TEXT", help="kernel command line")
     guest.add_argument("--initrd", metavar="FILE", help="the first module")
     guest.add_argument("--module", type=_module, action="append", default=[], metavar="FILE[,CMDLINE]",

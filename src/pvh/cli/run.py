@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from pvh.cli.boot import Boot
 from pvh.cli.options import add_boot_options, boot_options, seconds
+from pvh.cli.output import keep
 from pvh.cli.plain import parse
 from pvh.cli.session import Session
 from pvh.cli.terminal import open_input, stamped, write_all
@@ -97,7 +97,7 @@ def _run(argv: list[str]) -> int:
     _together(parsed)
     options = boot_options(parsed)
     inputs = [parsed.kernel, *(spec.path for spec in options.modules), parsed.input, parsed.busybox]
-    _keep(inputs, {"--trace": options.trace, "--core": options.core, "--timeline": parsed.timeline})
+    keep(inputs, {"--trace": options.trace, "--core": options.core, "--timeline": parsed.timeline})
     fd = open_input(parsed.input, taken="-" in inputs[:-2])  # first: a closed standard input gets a file's descriptor
     end = b"" if parsed.command is None else b"\x04"  # ^D: a terminal has no other end of input
     session = Session(fd, end=end, restart=parsed.on_reboot == "restart", say=_say)
@@ -180,25 +180,6 @@ def _guest(parsed: Any, options: BootOptions, source: Source) -> tuple[Boot, Cal
 
 def _say(text: str) -> None:
     print(f"pvh: {text}", file=sys.stderr, flush=True)
-
-
-def _keep(inputs: list[str | None], outputs: dict[str, str | None]) -> None:
-    """Raise UsageError for an output that would replace an input, or another output."""
-    kept = [("an input", path) for path in inputs if path and path != "-"]
-    for option, path in outputs.items():
-        if path is None:
-            continue
-        for what, other in kept:
-            if path == other or _same(path, other):
-                raise UsageError(f"{option} would overwrite {what} of this run", path=path, hint="name another file")
-        kept.append((f"the file of {option}", path))
-
-
-def _same(path: str, other: str) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except (OSError, ValueError):  # one is not there, or is no path at all
-        return False
 
 
 def _suited(boot: Boot, options: BootOptions, kernel: Kernel) -> BootOptions:

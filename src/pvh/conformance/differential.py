@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pvh.abi.hypercall import NAMES
 from pvh.build.builder import build
+from pvh.conformance.milestone import Progress
 from pvh.diagnosis import Places
 from pvh.engines.exits import Hypercall, MmioRead, MmioWrite, MsrRead, MsrWrite, PortIn, PortOut, Shutdown
 from pvh.hints import TYPE_CHECKING
@@ -17,6 +18,7 @@ from pvh.plan.planner import plan
 from pvh.record import dataclass, replace
 
 if TYPE_CHECKING:
+    from pvh.conformance.milestone import Milestone
     from pvh.engines.engine import Engine
     from pvh.engines.exits import Exit
     from pvh.kernel.record import Kernel
@@ -48,51 +50,90 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two engines' names, how many exits of vCPU 0 were the same, and the first difference."""
+    """Two engines' names, how many exits of vCPU 0 were the same, and the first difference.
+
+    missing  on each engine the milestone that was not reached, "" if all were
+    """
 
     engines: tuple[str, str]
     agreed: int
     difference: Difference | None
+    missing: tuple[str, str] = ("", "")
 
 
-def compare(kernel: Kernel, options: BootOptions, engines: tuple[Engine, Engine], seconds: float) -> Comparison:
-    """Boot on both, each for so many seconds at most, and compare. Raises what plan() and the engines raise."""
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What vCPU 0 did, whether the guest came to an end of its own, and the milestone that it did not reach."""
+
+    steps: list[Step]
+    is_over: bool
+    missing: str
+
+
+def compare(
+    kernel: Kernel,
+    options: BootOptions,
+    engines: tuple[Engine, Engine],
+    seconds: float,
+    way: tuple[Milestone, ...] = (),
+) -> Comparison:
+    """Boot on both, each for so many seconds at most, or to the end of the way, and compare.
+
+    way  milestones of the kinds console and hypercall: others not every engine tells
+
+    Raises what plan() and the engines raise.
+    """
     options = replace(options, timeout=seconds)
-    (first, first_over), (second, second_over) = (_steps(kernel, options, engine) for engine in engines)
+    first, second = (_run(kernel, options, engine, way) for engine in engines)
     names = engines[0].name, engines[1].name
-    common = min(len(first), len(second))
-    same = next((i for i in range(common) if first[i].what != second[i].what), common)
+    return Comparison(*_parted(names, first, second), (first.missing, second.missing))
+
+
+def _parted(names: tuple[str, str], first: _Run, second: _Run) -> tuple[tuple[str, str], int, Difference | None]:
+    """Return the names, how many steps are the same, and where the two first do something else."""
+    common = min(len(first.steps), len(second.steps))
+    same = next((i for i in range(common) if first.steps[i].what != second.steps[i].what), common)
     if same < common:
-        return Comparison(names, same, Difference(same, first[same], second[same]))
+        return names, same, Difference(same, first.steps[same], second.steps[same])
     # A run that was cut shows nothing by being shorter.
-    longer, over = (first, second_over) if len(first) > common else (second, first_over)
-    if len(longer) > common and over:
-        steps = (longer[common], None) if longer is first else (None, longer[common])
-        return Comparison(names, same, Difference(same, *steps))
-    return Comparison(names, same, None)
+    longer, other = (first, second) if len(first.steps) > common else (second, first)
+    if len(longer.steps) > common and other.is_over:
+        steps = (longer.steps[common], None) if longer is first else (None, longer.steps[common])
+        return names, same, Difference(same, *steps)
+    return names, same, None
 
 
-def _steps(kernel: Kernel, options: BootOptions, engine: Engine) -> tuple[list[Step], bool]:
-    """Return what vCPU 0 did, and whether the guest came to an end of its own."""
+def _run(kernel: Kernel, options: BootOptions, engine: Engine, way: tuple[Milestone, ...]) -> _Run:
     image = build(plan(kernel, options))
     found: list[Step] = []
+    progress = Progress(way)
     try:
         machine: Machine
 
-        def watch(vcpu: int, event: Exit, _answer: int | None) -> None:
-            what = _words(event)
-            if vcpu or not what:
-                return
-            found.append(Step(what, machine.vm.vcpus[0].state().linear_rip))
-            if len(found) == _MOST:
-                machine.end("interrupted", "enough exits")
+        def look() -> None:
+            if way and progress.next is None:
+                machine.end("interrupted", "the milestone is reached")
 
-        machine = Machine(image, engine, lambda _data: None, watch)
+        def said(data: bytes) -> None:
+            progress.said(data)
+            look()
+
+        def watch(vcpu: int, event: Exit, _answer: int | None) -> None:
+            progress.exited(event)
+            what = _words(event)
+            if not vcpu and what:
+                found.append(Step(what, machine.vm.vcpus[0].state().linear_rip))
+                if len(found) == _MOST:
+                    machine.end("interrupted", "enough exits")
+            look()
+
+        machine = Machine(image, engine, said, watch)
         outcome = machine.run()
         if outcome.cpu:
             places = Places(image, outcome.cpu)
             found = [replace(step, symbol=places.name(step.rip)) for step in found]
-        return found, outcome.ending not in ("deadline", "interrupted", "engine")
+        is_over = outcome.ending not in ("deadline", "interrupted", "engine")
+        return _Run(found, is_over, str(progress.next or ""))
     finally:
         image.ram.close()
 

@@ -71,11 +71,12 @@ def check(
     jobs: int,
     *,
     only: Callable[[str], bool],
-    tell: Callable[[Attempt | Task, int], None],
+    tell: Callable[[Attempt | Task | str, int], None],
 ) -> Report:
     """Check a kernel: its file, and its boots under each profile whose name `only` takes.
 
-    tell is given the task once its milestone is settled, and each attempt as it comes, with how many there will be.
+    tell is given the task once its milestone is settled, and each attempt as it comes, with how many there will be;
+    before that what is done, in words, with 0.
     """
     file = lint(task.kernel, task.options)
     try:
@@ -84,7 +85,9 @@ def check(
         of_file = verdicts(None, (), file, ())
         return Report(task.kernel.path, engine.name, seed, task.way, None, (), of_file, str(error))
     task = Task(mappable(task.kernel), task.options, task.way, task.limits)
+    tell("booting it as libxenguest does", 0)
     task, kind = trial(task, engine)
+    tell("watching its first instructions", 0)
     seen, watched = _watched(task, engine)
     done: list[Attempt] = []
     for one, count in attempts(task, kind, seed, jobs, engine, only):
