@@ -16,10 +16,10 @@ from pvh.cli import main
 from pvh.conformance.probe.capture import Capture, read_capture
 from pvh.conformance.probe.compare import differences
 from pvh.conformance.probe.facts import Observation, observe
-from pvh.conformance.probe.kernel import Form, probe_file
+from pvh.conformance.probe.kernel import FORMS, Form, probe_file
 from pvh.conformance.probe.own import run_own
 from pvh.conformance.probe.verdicts import Verdict, judge
-from pvh.conformance.probe.vmm import CMDLINE, MODULE, VMMS, Probe, run_vmm
+from pvh.conformance.probe.vmm import CMDLINE, MODULE, VMMS, Accel, Probe, run_vmm
 from pvh.engines.select import choose
 from pvh.errors import PvhError, UsageError
 from pvh.kernel.read import read_source
@@ -30,7 +30,6 @@ from pvh.plan.planner import plan
 from pvh.plan.variation import Variation
 from pvh.record import replace
 
-FORMS: tuple[Form, ...] = ("elf32", "elf64", "bzimage")
 HAS_QEMU = shutil.which("qemu-system-x86_64") is not None
 HAS_KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
 
@@ -252,6 +251,41 @@ def test_a_vmm_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         run_vmm(VMMS["firecracker"], Probe(seconds=10))
 
 
+@pytest.mark.skipif(not HAS_QEMU, reason="no qemu-system-x86_64 here")
+def test_qemu_is_quoted_behind_its_prompt(tmp_path: Path) -> None:
+    """It prints its monitor's greeting and the prompt before it reads the kernel."""
+    vmm = VMMS["qemu-pc"]
+    text = tmp_path / "text"
+    text.write_text("no kernel\n" * 1000)
+
+    def words(folder: str, accel: Accel) -> list[str]:
+        return [str(text) if word == f"{folder}/kernel" else word for word in vmm.words(folder, accel)]
+
+    with pytest.raises(PvhError, match=r"said nothing \(found qemu: linux kernel too old to load a ram disk\)"):
+        run_vmm(replace(vmm, words=words), Probe(seconds=20))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("qemu-pc", "Linux's real-mode boot protocol"),
+        ("qemu-microvm", "Linux's real-mode boot protocol"),
+        ("cloud-hypervisor", "Linux's 32-bit boot protocol"),
+        ("firecracker", "Cannot load kernel due to"),
+    ],
+)
+def test_a_form_that_is_booted_otherwise_is_refused(
+    name: str, path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["probe", name, "--form", "bzimage"]) == 2
+    said = capsys.readouterr().err
+    assert f"{name} does not boot the probe as bzimage by PVH" in said
+    assert path in said
+    assert main(["probe", name]) == 2
+    assert "is not installed here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["firecracker", "cloud-hypervisor", "xl"])
 def test_other_vmms_are_run_and_read(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A stand-in that says what the emulator's console said: command line, log and the end are seen."""
@@ -264,6 +298,19 @@ def test_other_vmms_are_run_and_read(name: str, monkeypatch: pytest.MonkeyPatch,
     assert seen.remarks == ()
     assert violated(seen) == set()
     assert (tmp_path / "words").read_text().split()
+
+
+def test_a_vmm_gets_the_form_that_it_boots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Firecracker's loader takes no 32-bit ELF."""
+    fake = tmp_path / "firecracker"
+    fake.write_text(f'#!/bin/sh\ncp $(sed -n \'s/.*kernel_image_path": "\\(.*\\)".*/\\1/p\' $3) {tmp_path}/kernel\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(PvhError, match="said nothing"):
+        run_vmm(VMMS["firecracker"], Probe(seconds=20))
+    assert (tmp_path / "kernel").read_bytes() == probe_file("elf64")
+    with pytest.raises(UsageError, match=r"as elf32 by PVH .*wanted --form elf64\)"):
+        run_vmm(VMMS["firecracker"], Probe("elf32"))
 
 
 class TestCommand:

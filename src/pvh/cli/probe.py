@@ -12,7 +12,7 @@ from pvh.cli.plain import parse
 from pvh.conformance.probe.capture import read_capture
 from pvh.conformance.probe.compare import differences, only, shown
 from pvh.conformance.probe.facts import Observation, observe
-from pvh.conformance.probe.kernel import probe_file, probe_path
+from pvh.conformance.probe.kernel import FORMS, probe_file, probe_path
 from pvh.conformance.probe.own import OWN, run_own
 from pvh.conformance.probe.verdicts import Verdict, judge
 from pvh.conformance.probe.vmm import VMMS, Probe, run_vmm
@@ -54,8 +54,8 @@ def declare(parser: ArgumentParser | Notes) -> None:
                         help="the kernel booted there (default: the probe kernel)")  # fmt: skip
     parser.add_argument("--against", metavar="OTHER", default="pvh-emulator",
                         help="what to compare with: a VMM, a log's path, or none (default pvh-emulator)")  # fmt: skip
-    parser.add_argument("--form", choices=("elf32", "elf64", "bzimage"),
-                        help="which build of the probe kernel (default elf32, or what the VMM takes)")  # fmt: skip
+    parser.add_argument("--form", choices=FORMS,
+                        help="which build of the probe (default elf32, or what the VMM boots by PVH)")  # fmt: skip
     parser.add_argument("--write", metavar="FILE", help="write the probe kernel, to boot it elsewhere; - prints it")
     parser.add_argument("--timeout", metavar="S", type=some_seconds, default=60.0, help="seconds to wait (default 60)")
     parser.add_argument("--json", action="store_true", help="print JSON (schema: docs/probe.md)")
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     """Probe, and print verdicts and differences. Returns the exit status."""
     asked = parse(declare, argv, prog="pvh probe", **ABOUT)
     if asked.write:
-        write_file(asked.write, probe_file(asked.form or "elf32"))
+        write_file(asked.write, probe_file(asked.form or FORMS[0]))
         return 0
     seen = _seen(asked)
     verdicts = judge(seen)
@@ -91,7 +91,7 @@ def _seen(asked: Any) -> Observation:
     if asked.gdb:
         from pvh.conformance.probe.gdb import probe_by_gdb  # only for --gdb
 
-        return probe_by_gdb(asked.gdb, read_kernel(asked.kernel or probe_path(asked.form or "elf32")), asked.timeout)
+        return probe_by_gdb(asked.gdb, read_kernel(asked.kernel or probe_path(asked.form or FORMS[0])), asked.timeout)
     return _log(asked.dump) if asked.dump else _boot(asked.vmm, asked)
 
 

@@ -9,9 +9,11 @@ import struct
 from pvh.hints import Literal
 
 Form = Literal["elf32", "elf64", "bzimage"]
+FORMS: tuple[Form, ...] = ("elf32", "elf64", "bzimage")
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _SETUP_SECTORS = 1
+_HIGHEST = 0x7FFF_FFFF  # address of a module's last byte, as Linux has it
 _STUB = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp to the hlt: the loader took it for a Linux, and entered that way
 
 
@@ -40,6 +42,7 @@ def bzimage(elf: bytes) -> bytes:
     struct.pack_into("<H", head, 0x206, 0x0208)
     head[0x211] = 1  # LOADED_HIGH
     struct.pack_into("<I", head, 0x214, 0x100000)  # code32_start
+    struct.pack_into("<I", head, 0x22C, _HIGHEST)  # initrd_addr_max: with 0 a loader has no room for a module
     struct.pack_into("<II", head, 0x248, 16, len(payload))
     head[0x268:0x26C] = b"\xf4\xeb\xfd\x90"  # where the jump at 0x200 goes: real-mode code, which stops
     return bytes(head) + code

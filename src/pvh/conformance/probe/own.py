@@ -7,7 +7,7 @@ import tempfile
 from pvh.build.builder import build
 from pvh.conformance.probe.capture import read_capture
 from pvh.conformance.probe.facts import Observation, Value, observe
-from pvh.conformance.probe.kernel import probe_file
+from pvh.conformance.probe.kernel import FORMS, probe_file
 from pvh.conformance.probe.vmm import MEMORY, MODULE, QUICK, Probe
 from pvh.engines.select import choose
 from pvh.errors import EngineError, UsageError
@@ -31,7 +31,7 @@ _PARTS = 2
 def run_own(name: str, probe: Probe) -> Observation:
     """Boot the probe in one of our engines (a name of OWN). Raises NoEngine, EngineError."""
     engine = choose(OWN[name], lambda _: None)
-    kernel = read_source(BytesSource("probe", probe_file(probe.form or "elf32")))
+    kernel = read_source(BytesSource("probe", probe_file(probe.form or FORMS[0])))
     with tempfile.NamedTemporaryFile(prefix="pvh-probe-") as module:
         module.write(MODULE)
         module.flush()

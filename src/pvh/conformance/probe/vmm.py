@@ -17,11 +17,13 @@ from collections.abc import Callable, Mapping
 
 from pvh.conformance.probe.capture import Capture, read_capture
 from pvh.conformance.probe.facts import Observation, Value, observe
-from pvh.conformance.probe.kernel import Form, probe_file
+from pvh.conformance.probe.kernel import FORMS, Form, probe_file
 from pvh.errors import EngineError, UsageError
 from pvh.export import export
 from pvh.hints import Any, Literal
-from pvh.kernel.read import read_kernel
+from pvh.kernel.loaders import LoaderVerdict, judge_all
+from pvh.kernel.read import read_kernel, read_source
+from pvh.kernel.source import BytesSource
 from pvh.plan.options import MIB, BootOptions, ModuleSpec
 from pvh.record import dataclass, replace
 
@@ -33,6 +35,7 @@ QUICK = f"{CMDLINE} quick"  # for where TR is asked for otherwise than by an int
 MODULE = b"a module of the probe kernel's\n"
 _POLL = 0.02  # seconds
 _MOST_LOG = 1 << 22  # bytes
+_GREETING = re.compile(r"QEMU \S+ monitor ")
 _SEGMENT = re.compile(r"^(TR|LDT) *=([0-9a-f]{4}) ([0-9a-f]{8,16}) ([0-9a-f]{8}) ([0-9a-f]{8})", re.MULTILINE)
 
 
@@ -42,8 +45,8 @@ class Vmm:
 
     program  what is executed
     package  what to install to have it
+    loader   what loads kernels there, by its name in pvh.kernel.loaders
     words    give the command line for a folder of files (see _prepare) and an accelerator
-    form     the probe's file that it takes
     last     the part of the probe after which nothing more is to come
     ask      standard input and what it answers, once the probe is done: QEMU's monitor
     """
@@ -51,15 +54,20 @@ class Vmm:
     name: str
     program: str
     package: str
+    loader: str
     words: Callable[[str, Accel], list[str]]
-    form: Form = "elf32"
     last: int = 3
     ask: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How to run the probe: which of its files (None: the VMM's), the accelerator if there are two, seconds to wait."""
+    """How to run the probe.
+
+    form     which of its files; None: the first of FORMS that the VMM boots by PVH
+    accel    QEMU's accelerator
+    seconds  to wait
+    """
 
     form: Form | None = None
     accel: Accel = "tcg"
@@ -106,13 +114,13 @@ def _xl(folder: str, _: Accel) -> list[str]:
 VMMS: Mapping[str, Vmm] = {
     vmm.name: vmm
     for vmm in (
-        *(Vmm(f"qemu-{machine}", "qemu-system-x86_64", "Debian's package qemu-system-x86", _qemu(machine), last=2,
-              ask=b"info registers\nquit\n") for machine in ("pc", "q35", "microvm")),
-        Vmm("firecracker", "firecracker", "a release of github.com/firecracker-microvm/firecracker", _firecracker,
-            form="elf64"),
+        *(Vmm(f"qemu-{machine}", "qemu-system-x86_64", "Debian's package qemu-system-x86", "QEMU", _qemu(machine),
+              last=2, ask=b"info registers\nquit\n") for machine in ("pc", "q35", "microvm")),
+        Vmm("firecracker", "firecracker", "a release of github.com/firecracker-microvm/firecracker", "Firecracker",
+            _firecracker),
         Vmm("cloud-hypervisor", "cloud-hypervisor",
-            "a release of github.com/cloud-hypervisor/cloud-hypervisor", _cloud_hypervisor, form="elf64"),
-        Vmm("xl", "xl", "Debian's packages xen-hypervisor and xen-utils, and be domain 0", _xl),
+            "a release of github.com/cloud-hypervisor/cloud-hypervisor", "Cloud Hypervisor", _cloud_hypervisor),
+        Vmm("xl", "xl", "Debian's packages xen-hypervisor and xen-utils, and be domain 0", "libxenguest", _xl),
     )
 }  # fmt: skip
 
@@ -120,13 +128,15 @@ VMMS: Mapping[str, Vmm] = {
 def run_vmm(vmm: Vmm, probe: Probe) -> Observation:
     """Boot the probe in a VMM and return what it saw.
 
-    Raises UsageError where the program is not installed, EngineError where the probe said nothing there.
+    Raises UsageError where the program is not installed, or boots this form of the probe otherwise than by PVH,
+    EngineError where the probe said nothing there.
     """
+    form = _form(vmm, probe.form)
     if shutil.which(vmm.program) is None:
         raise UsageError(f"{vmm.program} is not installed here", hint=f"install {vmm.package}; or boot the file of"
                          " pvh probe --write there, and give its console's log to --dump")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="pvh-probe-") as folder:
-        for name, data in (("kernel", probe_file(probe.form or vmm.form)), ("module", MODULE), ("log", b"")):
+        for name, data in (("kernel", probe_file(form)), ("module", MODULE), ("log", b"")):
             with open(os.path.join(folder, name), "wb") as file:
                 file.write(data)
         run = _Run(vmm, folder, probe)
@@ -134,7 +144,9 @@ def run_vmm(vmm: Vmm, probe: Probe) -> Observation:
     try:
         capture = read_capture(log)
     except UsageError:
-        raise EngineError(f"{vmm.name}: the probe kernel said nothing", found=_telling(said), hint=run.ending) from None
+        raise EngineError(
+            f"{vmm.name}: the probe kernel said nothing", found=_telling(run.complaint), hint=run.ending
+        ) from None
     title = f"{vmm.name} ({probe.accel})" if vmm.ask else vmm.name
     seen = observe(capture, title)
     return replace(seen.adding(monitor_facts(said)), remarks=(*seen.remarks, *_unfinished(capture, vmm, run.ending)))
@@ -144,10 +156,28 @@ def _unfinished(capture: Capture, vmm: Vmm, ending: str) -> list[str]:
     return [f"the probe came to part {capture.parts} of {vmm.last}: {ending}"] if capture.parts < vmm.last else []
 
 
+def _form(vmm: Vmm, asked: Form | None) -> Form:
+    """Return the form to boot. Raises UsageError where what loads kernels there boots it otherwise, or not at all."""
+    verdict = _verdict(vmm, asked or FORMS[0])
+    if verdict.pvh:
+        return asked or FORMS[0]
+    others: list[Form] = [form for form in FORMS if form != asked and _verdict(vmm, form).pvh]
+    if asked is None and others:
+        return others[0]
+    raise UsageError(f"{vmm.name} does not boot the probe as {asked} by PVH", found=verdict.path or verdict.says,
+                     wanted=f"--form {' or '.join(others)}", hint=f"so says {verdict.source}")  # fmt: skip
+
+
+def _verdict(vmm: Vmm, form: Form) -> LoaderVerdict:
+    kernel = read_source(BytesSource(f"the probe as {form}", probe_file(form)))
+    return next(verdict for verdict in judge_all(kernel) if verdict.loader == vmm.loader)
+
+
 def _telling(said: str) -> str:
-    """Return the first line in which a VMM speaks of an error; else its first one that is not QEMU's prompt."""
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(("QEMU ", "(qemu)"))]
-    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "not a word")
+    """Return the first line in which a VMM speaks of an error; else its first one but its monitor's greeting."""
+    lines = [line.removeprefix("(qemu)").strip() for line in said.splitlines() if not _GREETING.match(line)]
+    errors = (line for line in lines if "error" in line.lower())
+    return next(errors, next(filter(None, lines), "not a word"))
 
 
 class _Run:
@@ -160,6 +190,7 @@ class _Run:
         self._deadline = time.monotonic() + probe.seconds
         self._words = vmm.words(folder, probe.accel)
         self.ending = "it runs on"
+        self.complaint = ""  # what the VMM said before its monitor was asked
 
     def to_the_end(self) -> tuple[bytes, str]:
         """Return what the guest and the VMM said."""
@@ -168,6 +199,7 @@ class _Run:
             with subprocess.Popen(self._words, stdin=told, stdout=out, stderr=subprocess.STDOUT) as process:
                 try:
                     self._wait(process)
+                    self.complaint = self._read(self._out).decode(errors="replace")
                     if self._vmm.ask and process.poll() is None:
                         self._ask(process)
                 finally:
