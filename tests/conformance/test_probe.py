@@ -204,6 +204,7 @@ def test_kvm_keeps_every_promise_but_patches() -> None:
     seen = run_own("pvh-kvm", Probe())
     assert violated(seen) == ({"memory.loaded"} if seen.facts["code.intact"] == 0 else set())
     assert (seen.facts["code.intact"] == 0) == any("replaced" in remark for remark in seen.remarks)
+    assert (seen.facts["code.intact"] == 0) == ("pvh replaced" in verdicts(seen)["memory.loaded"].evidence)
     assert (seen.facts["tr.limit"], seen.facts["tr.type"]) == (0x67, 11)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pvh.conformance.probe.facts import Observation
+from elfwriter import Elf, Load, entry_note, notes
+from pvh.conformance.probe.facts import BY_GDB, Observation
 from pvh.conformance.probe.gdb import probe_by_gdb
 from pvh.conformance.probe.kernel import probe_path
 from pvh.conformance.probe.verdicts import judge
@@ -74,6 +75,46 @@ def test_any_kernel_will_do(accel: Accel, machine: str, tmp_path: Path) -> None:
     with stopped(demo_path(), tmp_path / "gdb", "-M", machine, accel=accel) as address:
         seen = probe_by_gdb(address, read_kernel(demo_path()), 30.0)
     assert {clause for clause, answer in answers(seen).items() if answer == "violated"} == {"tr"}
+
+
+@needs_qemu
+@pytest.mark.parametrize("accel", ACCELS)
+def test_it_says_what_it_saw_and_how(accel: Accel, tmp_path: Path) -> None:
+    with stopped(demo_path(), tmp_path / "gdb", "-M", "q35", accel=accel) as address:
+        seen = probe_by_gdb(address, read_kernel(demo_path()), 30.0)
+        again = probe_by_gdb(address, read_kernel(demo_path()), 30.0)  # it stands at the entry now
+    for found in ({verdict.clause: verdict.evidence for verdict in judge(one)} for one in (seen, again)):
+        assert found["entry.eip"] == "stopped at PHYS32_ENTRY, and not at e_entry before"
+        assert found["segments.flat"] == "as the stub's monitor shows them"
+        assert found["memory.loaded"] == "the beginning of each segment is as in its file"
+
+
+@needs_qemu
+@pytest.mark.parametrize("accel", ACCELS)
+def test_a_machine_that_comes_to_e_entry_first_has_not_entered_right(accel: Accel, tmp_path: Path) -> None:
+    """QEMU enters at the note of the file that it was given; the other file calls that place its e_entry."""
+    code = b"\x90" * 31 + b"\xf4"
+    booted, claimed = tmp_path / "booted", tmp_path / "claimed"
+    for path, entry, e_entry in ((booted, 0x100000, 0x100000), (claimed, 0x100010, 0x100000)):
+        made = Elf((Load(0x100000, code), notes(entry_note(entry))), header={"entry": e_entry})
+        path.write_bytes(made.build())
+    with stopped(str(booted), tmp_path / "gdb", "-M", "pc", accel=accel) as address:
+        seen = probe_by_gdb(address, read_kernel(str(claimed)), 30.0)
+    found = {verdict.clause: verdict for verdict in judge(seen)}["entry.eip"]
+    assert (found.answer, found.evidence) == ("violated", "entered at the ELF header's e_entry")
+    assert seen.facts["eip.offset"] == -0x10
+    with stopped(str(booted), tmp_path / "gdb2", "-M", "pc", accel=accel) as address:
+        right = probe_by_gdb(address, read_kernel(str(booted)), 30.0)
+    assert answers(right)["entry.eip"] == "upheld"
+
+
+def test_what_is_not_seen_is_not_called_kept() -> None:
+    """A stub that shows neither hidden parts of segments nor memory, and that took no breakpoint at e_entry."""
+    seen = Observation("a stub", BY_GDB, {"cr0": 0x11, "ebx": 0})
+    found = answers(seen)
+    clauses = ("entry.eip", "entry.mode", "segments.flat", "memory.loaded", "memory.bss-zero", "tr")
+    assert {found[clause] for clause in clauses} == {"not seen"}
+    assert found["cr0"] == "upheld"
 
 
 @needs_qemu

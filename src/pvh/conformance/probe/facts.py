@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Value = int | str
+BY_GDB = "GDB remote protocol"
 
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SELECTORS = ("cs", "ds", "es", "ss", "fs", "gs", "ldtr", "tr")
@@ -57,6 +58,11 @@ class Observation:
     facts: dict[str, Value]
     memmap: tuple[Range, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @property
+    def of_registers(self) -> bool:
+        """Whether it was asked from outside, by registers and memory, and no code of ours ran there."""
+        return self.how == BY_GDB
 
     def adding(self, facts: dict[str, Value]) -> Observation:
         """Return it with facts that another way of asking found; what is known stays."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from pvh.conformance.probe.capture import Block, Capture
-from pvh.conformance.probe.facts import GENERAL, SELECTORS, Observation, Value, observe
+from pvh.conformance.probe.facts import BY_GDB, GENERAL, SELECTORS, Observation, Value, observe
 from pvh.conformance.probe.vmm import monitor_facts
 from pvh.errors import EngineError, UsageError
 from pvh.gdb.packets import Reader, framed
@@ -202,7 +202,7 @@ def _unavailable_as_zero(digits: bytes) -> bytes:
 
 
 def probe_by_gdb(address: str, kernel: Kernel, seconds: float) -> Observation:
-    """Let a stopped machine run to the kernel's entry point and say what it has there.
+    """Let a stopped machine run to the kernel's entry point and say what it has there; or at e_entry.
 
     Raises UsageError where nobody listens or the kernel has no entry, EngineError when the entry is not reached.
     """
@@ -210,33 +210,49 @@ def probe_by_gdb(address: str, kernel: Kernel, seconds: float) -> Observation:
         raise UsageError("this kernel has no PHYS32_ENTRY to stop at", path=kernel.path)
     client = Client(address, seconds)
     try:
-        registers = _at(client, kernel.entry)
+        registers, stray = _at_entry(client, kernel, kernel.entry)
         hidden = _hidden(client.monitor("info registers"))
-        facts = {**_facts(registers), **hidden, **dict(_compared(client, kernel)), "eip.offset": 0}
+        facts = {**_facts(registers), **hidden, **dict(_compared(client, kernel))}
+        if stray is not None:
+            facts["eip.offset"] = _pc(registers) - kernel.entry
         blocks = tuple(_blocks(client, registers.get("rbx", registers.get("ebx", 0)) & 0xFFFFFFFF))
     finally:
         client.close()
-    seen = observe(Capture(blocks, 1), address, "GDB remote protocol")
+    seen = observe(Capture(blocks, 1, stray=bool(stray)), address, BY_GDB)
     return replace(seen, facts={**facts, **seen.facts})
 
 
-def _at(client: Client, entry: int) -> dict[str, int]:
-    """Return the registers at the entry point, where the machine stops by a breakpoint."""
+def _at_entry(client: Client, kernel: Kernel, entry: int) -> tuple[dict[str, int], bool | None]:
+    """Return the registers where the machine enters, and whether that is e_entry; None: e_entry was not watched.
+
+    By a breakpoint at the entry point alone nobody would know what the machine executed of the kernel before it.
+    """
     client.ask(b"qSupported:xmlRegisters=i386")
     client.ask(b"?")
     registers = client.registers()
     if _pc(registers) == entry:
-        return registers
-    kind = next((kind for kind in (b"1", b"0") if client.ask(b"Z%s,%x,1" % (kind, entry)) == b"OK"), None)
+        return registers, False
+    inside = any(load.paddr <= kernel.e_entry < load.end for load in kernel.loads)
+    other = kernel.e_entry if inside and kernel.e_entry != entry else None
+    kind = _breakpoint(client, entry)
     if kind is None:
         raise EngineError(f"{client.address}: the stub sets no breakpoint at {entry:#x}")
+    kinds = {entry: kind, other: _breakpoint(client, other) if other is not None else None}
     client.ask(b"c")
-    client.ask(b"z%s,%x,1" % (kind, entry))
+    for place, set_ in kinds.items():
+        if place is not None and set_ is not None:
+            client.ask(b"z%s,%x,1" % (set_, place))
     registers = client.registers()
-    if _pc(registers) != entry:
+    if _pc(registers) not in kinds:
         raise EngineError(f"{client.address}: the machine stopped elsewhere", found=f"{_pc(registers):#x}",
                           wanted=f"the entry point {entry:#x}")  # fmt: skip
-    return registers
+    watched = other is None or kinds[other] is not None
+    return registers, _pc(registers) == other if watched else None
+
+
+def _breakpoint(client: Client, place: int) -> bytes | None:
+    """Set a breakpoint, in hardware if that can be: loading the kernel undoes no such. Return its kind."""
+    return next((kind for kind in (b"1", b"0") if client.ask(b"Z%s,%x,1" % (kind, place)) == b"OK"), None)
 
 
 def _pc(registers: dict[str, int]) -> int:
@@ -274,15 +290,20 @@ def _hidden(said: str) -> dict[str, Value]:
 
 
 def _compared(client: Client, kernel: Kernel) -> Iterator[tuple[str, Value]]:
-    """Compare the beginning of each loaded segment, and of the zeroes behind it, with the file."""
+    """Compare the beginning of each segment, and of the zeroes behind it, with the file, as far as it can be read."""
     intact, nonzero = True, 0
+    compared = zeroes = 0
     for load in kernel.loads:
-        count = min(load.filesz, _COMPARED)
-        intact = intact and client.memory(load.paddr, count) == kernel.source.read(load.offset, count)
-        zeroes = client.memory(load.paddr + load.filesz, min(load.memsz - load.filesz, _COMPARED))
-        nonzero += len(zeroes) - zeroes.count(0)
-    yield "code.intact", int(intact)
-    yield "bss.nonzero", nonzero
+        found = client.memory(load.paddr, min(load.filesz, _COMPARED))
+        intact = intact and found == kernel.source.read(load.offset, len(found))
+        compared += len(found)
+        behind = client.memory(load.paddr + load.filesz, min(load.memsz - load.filesz, _COMPARED))
+        nonzero += len(behind) - behind.count(0)
+        zeroes += len(behind)
+    if compared:
+        yield "code.intact", int(intact)
+    if zeroes:
+        yield "bss.nonzero", nonzero
 
 
 def _blocks(client: Client, where: int) -> Iterator[Block]:

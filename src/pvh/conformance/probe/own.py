@@ -21,11 +21,14 @@ from pvh.record import replace
 
 if TYPE_CHECKING:
     from pvh.build.cpu_state import CpuState
+    from pvh.build.ram import GuestRam
+    from pvh.kernel.record import Kernel
     from pvh.outcome import Outcome
     from pvh.plan.options import EngineName
 
 OWN: dict[str, EngineName] = {"pvh-emulator": "emulator", "pvh-kvm": "kvm"}
 _PARTS = 2
+_CALL = 3  # bytes of VMCALL and VMMCALL
 
 
 def run_own(name: str, probe: Probe) -> Observation:
@@ -41,6 +44,7 @@ def run_own(name: str, probe: Probe) -> Observation:
         try:
             machine = Machine(image, engine, said.extend)
             entry = machine.vm.vcpus[0].state()
+            other = _changed(kernel, image.ram)
             outcome = machine.run()
         finally:
             image.ram.close()
@@ -50,7 +54,20 @@ def run_own(name: str, probe: Probe) -> Observation:
         raise EngineError(f"{name}: the probe kernel said nothing", found=outcome.reason) from None
     seen = observe(capture, name)
     remarks = (*seen.remarks, *_patched(outcome), *_unfinished(capture.parts, outcome))
-    return replace(seen.adding(_hidden(entry)), remarks=remarks)
+    seen = seen.adding(_hidden(entry))
+    if other and other <= {place + offset for place in outcome.patched for offset in range(_CALL)}:
+        seen = seen.adding({"code.replaced": len(outcome.patched)})
+    return replace(seen, remarks=remarks)
+
+
+def _changed(kernel: Kernel, ram: GuestRam) -> set[int]:
+    """Return the physical addresses of loaded bytes that are not the file's, before the first instruction."""
+    made: set[int] = set()
+    for load in kernel.loads:
+        file, there = kernel.source.read(load.offset, load.filesz), ram.read(load.paddr, load.filesz)
+        assert there is not None, "the kernel lies in RAM"
+        made.update(load.paddr + at for at, (one, other) in enumerate(zip(file, there, strict=True)) if one != other)
+    return made
 
 
 def _hidden(state: CpuState) -> dict[str, Value]:

@@ -62,12 +62,13 @@ def _promise(clause: str, *, holds: bool, evidence: str) -> Verdict:
 def _eip(clause: str, seen: Observation) -> Verdict:
     if seen.facts.get("stray_entry"):
         return Verdict(clause, "violated", "entered at the ELF header's e_entry")
-    return _promise(clause, holds=_number(seen.facts, "eip.offset") == 0, evidence="entered at PHYS32_ENTRY")
+    said = "stopped at PHYS32_ENTRY, and not at e_entry before" if seen.of_registers else "entered at PHYS32_ENTRY"
+    return _promise(clause, holds=_number(seen.facts, "eip.offset") == 0, evidence=said)
 
 
 def _mode(clause: str, seen: Observation) -> Verdict:
     cr0 = _number(seen.facts, "cr0")
-    width = seen.facts.get("cs.d", 1)
+    width = seen.facts["cs.d"] if seen.of_registers else seen.facts.get("cs.d", 1)  # the probe is 32-bit code
     said = f"CR0.PE {cr0 & 1}, CR0.PG {cr0 >> 31}, code of {32 if width == 1 else 16} bits"
     return _promise(clause, holds=cr0 & 1 == 1 and cr0 >> 31 == 0 and width == 1, evidence=said)
 
@@ -110,7 +111,8 @@ def _flat(clause: str, seen: Observation) -> Verdict:
         "ss.limit_4g",
     )
     wrong = [name for name in names if _number(facts, name) != 1]
-    said = "not so: " + ", ".join(wrong) if wrong else "each tried by an access through it"
+    source = "as the stub's monitor shows them" if seen.of_registers else "each tried by an access through it"
+    said = "not so: " + ", ".join(wrong) if wrong else source
     return _promise(clause, holds=not wrong, evidence=said)
 
 
@@ -152,12 +154,17 @@ def _apic(clause: str, seen: Observation) -> Verdict:
 
 def _loaded(clause: str, seen: Observation) -> Verdict:
     holds = _number(seen.facts, "code.intact") == 1
-    return _promise(clause, holds=holds, evidence=f"the probe's code is {'as in' if holds else 'not that of'} its file")
+    what = "the beginning of each segment" if seen.of_registers else "the probe's code"
+    said = f"{what} is {'as in' if holds else 'not that of'} its file"
+    if seen.facts.get("code.replaced"):
+        said += f": pvh replaced {seen.facts['code.replaced']} hypercalls, which this KVM does not pass on"
+    return _promise(clause, holds=holds, evidence=said)
 
 
 def _bss(clause: str, seen: Observation) -> Verdict:
     count = _number(seen.facts, "bss.nonzero")
-    return _promise(clause, holds=count == 0, evidence=f"{count} bytes of the probe's .bss were not 0")
+    whose = "behind the segments' file bytes" if seen.of_registers else "of the probe's .bss"
+    return _promise(clause, holds=count == 0, evidence=f"{count} bytes {whose} were not 0")
 
 
 def _magic(clause: str, seen: Observation) -> Verdict:
