@@ -107,6 +107,7 @@ def test_everything_that_is_not_promised_is_otherwise(name: str) -> None:
     kind, _ = told_of("kind")
     image, _ = told_of(name)
     same = {"rip", "cr0", "cr4", "mtrr_def_type"}
+    assert image.entry.dr7 & 0xFF == 0
     assert {f.name for f in fields(kind.entry) if getattr(kind.entry, f.name) == getattr(image.entry, f.name)} == same
     assert [i for i in range(16) if kind.entry.gprs[i] == image.entry.gprs[i]] == [3], "EBX alone is promised"
     for segment in ("cs", "ds", "es", "ss", "tr"):
@@ -147,6 +148,9 @@ def test_start_info_ends_where_ram_ends() -> None:
         assert image.ram.block(end - 1, 1) is not None, name
         assert image.ram.block(end, 1) is None, name
         assert told.version == (name == "edge")
+    image, _ = told_of("edge")
+    assert image.ram.block(image.entry.gprs[4], 1) is not None, "ESP is the last byte"
+    assert image.ram.block(image.entry.gprs[4] + 1, 1) is None
 
 
 def test_parts_are_scattered_and_end_pages() -> None:
@@ -189,14 +193,26 @@ def test_amounts() -> None:
     assert told_of("odd-memory")[0].plan.options.memory == 512 * MIB - 0x3000
     assert {name for name in named(movable(), BootOptions(vcpus=2)) if name.startswith("vcpus")} == {
         "vcpus-1",
+        "vcpus-3",
         "vcpus-4",
     }
+    assert told_of("vcpus-3")[0].plan.options.vcpus == 3
 
 
 def test_modules_and_command_lines() -> None:
     _, told = told_of("modules")
     assert len(told.modules) == 8
     assert {text for *_, text in told.modules} == {b"more"}
+    _, told = told_of("some-modules")
+    assert 1 < len(told.modules) < 8
+    given = BootOptions(modules=(ModuleSpec(HELLO),))
+    counts = {
+        len(dict(profile.deviations[0].options)["modules"])
+        for seed in range(40)
+        for profile in profiles(read_kernel(HELLO), given, seed)
+        if profile.name == "some-modules"
+    }
+    assert counts == {3, 4, 5, 6, 7}, "neither one more nor all that there may be"
     _, told = told_of("plain-module")
     assert [text for *_, text in told.modules] == [None]
     _, told = told_of("long-cmdline", BootOptions(cmdline="first"))

@@ -91,10 +91,24 @@ class CpuState:
     cr3: int = 0
     cr4: int = 0
     efer: int = 0
+    dr0: int = 0
+    dr1: int = 0
+    dr2: int = 0
+    dr3: int = 0
     dr6: int = 0xFFFF0FF0
     dr7: int = 0x400
     mtrr_def_type: int = x86.MTRR_WRITE_BACK
     msrs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def debug_registers(self) -> tuple[int, int, int, int, int, int]:
+        """DR0 to DR3, linear addresses, then DR6 and DR7.
+
+        >>> with pvh.boot(pvh.demo_path(), paused=True) as guest:
+        ...     guest.registers().debug_registers == (0, 0, 0, 0, 0xffff0ff0, 0x400)
+        True
+        """
+        return self.dr0, self.dr1, self.dr2, self.dr3, self.dr6, self.dr7
 
     @property
     def cpl(self) -> int:

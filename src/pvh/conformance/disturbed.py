@@ -102,4 +102,7 @@ def _system(flavour: str, number: Any) -> Iterator[Deviation]:
     # Low addresses are canonical; the selectors of STAR and SYSENTER_CS are looked at by who uses them.
     msrs = tuple((f"msr.{index:x}", number(32 if index == x86.MSR_SYSCALL_MASK else 47)) for index in LOADABLE_MSRS)
     yield Deviation("msr", "MSRs of SYSCALL, SYSENTER and SWAPGS not 0", msrs)
-    yield Deviation("dr", "bits in DR6 and DR7", (("dr6", 0xFFFF0FF0 | number() & 0xE00F), ("dr7", 0x700)))
+    # What DR0 to DR3 name does not matter: DR7 arms none.
+    places = tuple((f"dr{index}", number()) for index in range(4))
+    status = (("dr6", 0xFFFF0FF0 | number() & 0xE00F), ("dr7", 0x700))
+    yield Deviation("dr", "addresses in DR0 to DR3, bits in DR6 and DR7", (*places, *status))

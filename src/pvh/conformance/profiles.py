@@ -6,6 +6,7 @@ that matters.
 
 from __future__ import annotations
 
+import random
 from functools import reduce
 
 from pvh.abi.x86 import PAGE_SIZE
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _MOST_MODULES = 8
+_FEW = 2
 _LONG = 8000  # bytes; Linux takes 2047, and the ABI has no limit
 _UNKNOWN_TYPE = 0x20
 
@@ -67,7 +69,7 @@ def profiles(kernel: Kernel, options: BootOptions, seed: int = 1) -> tuple[Profi
         found.append(Profile(flavour, about, processor(flavour, seed, low_end)))
     found += _structures(kernel, options, seed)
     found += _amounts(options)
-    found += _given(options)
+    found += _given(options, seed)
     found += _relocations(kernel, low_end)
     return tuple(found)
 
@@ -82,7 +84,11 @@ def _structures(kernel: Kernel, options: BootOptions, seed: int) -> Iterator[Pro
                      variation=(("edge", True),))  # fmt: skip
     scatter = Deviation("memory.placement", "start_info's parts far apart, each at the end of a page",
                         variation=(("scatter", seed),))  # fmt: skip
-    yield Profile("edge", "start_info is the last bytes of RAM; nothing can be read behind it", (litter, edge))
+    last = min(options.memory, layout.LOW_RAM_END) - 1
+    stack = Deviation("entry.esp", f"ESP = {last:#x}, the last byte of RAM", (("rsp", last),))
+    yield Profile("edge", "start_info is the last bytes of RAM, and ESP the very last: nothing can be read behind it", (
+        litter, stack, edge,
+    ))  # fmt: skip
     yield Profile("scattered", "what start_info points to is all over RAM", (litter, scatter))
     if options.abi == "v1":
         yield Profile("memory-map", "a memory map that says the same otherwise", _map(kernel, options, seed))
@@ -129,12 +135,12 @@ def _amounts(options: BootOptions) -> Iterator[Profile]:
         amount = Deviation("memory.amount", f"{memory >> 10} KiB of RAM", options=(("memory", memory),))
         if memory > 0:
             yield Profile(name, about, (amount, _litter(-1)))
-    for vcpus in {1, 2, 4} - {options.vcpus}:
+    for vcpus in sorted({1, 2, 3, 4} - {options.vcpus}):
         more = Deviation("vcpus", f"{vcpus} processors", options=(("vcpus", vcpus),))
         yield Profile(f"vcpus-{vcpus}", f"{vcpus} processor{'s' * (vcpus > 1)}", (more,), lenient=True)
 
 
-def _given(options: BootOptions) -> Iterator[Profile]:
+def _given(options: BootOptions, seed: int) -> Iterator[Profile]:
     """Yield profiles that have more, or less, of what a user gives."""
     spaces = " " * (_LONG - len(options.cmdline))
     yield Profile("long-cmdline", "a command line that ends in many spaces", (
@@ -152,6 +158,12 @@ def _given(options: BootOptions) -> Iterator[Profile]:
         ), lenient=first)  # fmt: skip
         yield Profile("plain-module", "one more module, without a command line", (
             _more_modules(options, "modules.cmdline-absent", 1, None),
+        ), lenient=first)  # fmt: skip
+    if room > _FEW:
+        # Neither as many as there may be nor one more: a kernel may have a special case for either.
+        some = random.Random(f"modules {seed}").randrange(_FEW, room)  # noqa: S311 - no secret
+        yield Profile("some-modules", f"{len(options.modules) + some} modules", (
+            _more_modules(options, "modules.count", some, "some"),
         ), lenient=first)  # fmt: skip
     if options.modules:
         none = Deviation("modules.absent", "no modules", options=(("modules", ()),))

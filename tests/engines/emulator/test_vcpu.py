@@ -67,6 +67,10 @@ def test_the_state_loaded_is_the_state_read_back(kind: str) -> None:
             idtr=TableRegister(0x8000, 0x7FF),
             cr2=0x1234,
             cr4=x86.CR4_PAE | x86.CR4_DE,
+            dr0=0x1234,
+            dr1=0xFFFFFFFF,
+            dr2=1,
+            dr3=1 << 40,
             dr6=0xFFFF0FF1,
             mtrr_def_type=0xC06,
         ),
@@ -74,6 +78,18 @@ def test_the_state_loaded_is_the_state_read_back(kind: str) -> None:
     image = flat_image("nop", replace(states[kind], rip=CODE), ram=ram)
     with opened(image) as vm:
         assert vm.vcpus[0].state() == image.entry
+
+
+def test_breakpoints_that_are_not_armed_are_there_and_stop_nothing() -> None:
+    code = f"mov %dr0,%eax; mov %dr3,%ebx; {OUT}"
+    entry = replace(FLAT_STATE, rip=CODE, dr0=CODE, dr1=CODE + 3, dr2=CODE + 6, dr3=0xDEAD)
+    with opened(flat_image(code, entry)) as vm:
+        vcpu = vm.vcpus[0]
+        vcpu.run(lambda _exit: None)
+        found = vcpu.state()
+        assert (found.gprs[0], found.gprs[3]) == (CODE, 0xDEAD)
+        vcpu.load(replace(FLAT_STATE, rip=CODE))
+        assert vcpu.state().debug_registers == (0, 0, 0, 0, 0xFFFF0FF0, 0x400)
 
 
 def test_a_kick_that_comes_first_is_not_lost(way: str) -> None:

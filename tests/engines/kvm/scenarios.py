@@ -419,7 +419,7 @@ def loading_twice(engine: KvmEngine) -> None:
         run.go()
         vcpu = run.vm.vcpus[0]
         state._write_msrs(vcpu._fd, ((MSR_LSTAR, 0x1234), (MSR_PAT, 0)))
-        entry = replace(FLAT_STATE, rip=0x2000, gprs=tuple(range(100, 116)), cr2=0x123, dr6=0xFFFF0FF0, dr7=0x400)
+        entry = replace(FLAT_STATE, rip=0x2000, gprs=tuple(range(100, 116)), cr2=0x123, dr0=0x2000, dr3=1 << 40)
         vcpu.load(entry)
         assert vcpu.state() == entry
         assert state.read_msr(vcpu._fd, MSR_LSTAR) == 0

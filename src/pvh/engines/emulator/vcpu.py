@@ -111,8 +111,17 @@ class EmulatorVcpu:
         for index, value in state.msrs:
             self.processor.handle.write_msr(index, value)
         self.registers.save()
+        self._load_breakpoints(state)
         self.rip = state.rip
         self._loaded = True
+
+    def _load_breakpoints(self, state: CpuState) -> None:
+        """Set DR0 to DR3, which are not in a VMCB and keep what they had."""
+        changed = [index for index, value in enumerate(state.debug_registers[:4]) if self.registers.dr(index) != value]
+        for index in changed:
+            self.registers.set_dr(index, state.debug_registers[index])
+        if changed:
+            self.registers.commit()
 
     def state(self) -> CpuState:
         """Return the registers; a record of zeroes before the first load()."""

@@ -115,8 +115,8 @@ def write(fd: int, state: CpuState, *, fresh: bool) -> None:
     kvm.call(fd, kvm.GET_SREGS, sregs)
     kvm.must("the segment and control registers", fd, kvm.SET_SREGS, pack_sregs(state, apic_base(sregs)))
     kvm.must("the general registers", fd, kvm.SET_REGS, pack_regs(state))
-    if not fresh or (state.dr6, state.dr7) != (0xFFFF0FF0, 0x400):
-        kvm.must("the debug registers", fd, kvm.SET_DEBUGREGS, _DEBUGREGS.pack(0, 0, 0, 0, state.dr6, state.dr7))
+    if not fresh or state.debug_registers != CpuState().debug_registers:
+        kvm.must("the debug registers", fd, kvm.SET_DEBUGREGS, _DEBUGREGS.pack(*state.debug_registers))
     msrs = ((x86.MSR_MTRR_DEF_TYPE, state.mtrr_def_type), *state.msrs)
     _write_msrs(fd, msrs if fresh else _RESET_MSRS + msrs)
     if not fresh:
@@ -152,7 +152,7 @@ def read(fd: int) -> CpuState:
     kvm.must("reading the debug registers", fd, kvm.GET_DEBUGREGS, debug)
     values = REGS.unpack(regs)
     cr0, cr2, cr3, cr4, _, efer, _ = _CONTROL.unpack_from(sregs, _CONTROL_AT)
-    *_, dr6, dr7 = _DEBUGREGS.unpack(debug)
+    dr0, dr1, dr2, dr3, dr6, dr7 = _DEBUGREGS.unpack(debug)
     return CpuState(
         gprs=tuple(values[i] for i in _ENCODING_TO_KVM),
         rip=values[16],
@@ -165,6 +165,10 @@ def read(fd: int) -> CpuState:
         cr3=cr3,
         cr4=cr4,
         efer=efer,
+        dr0=dr0,
+        dr1=dr1,
+        dr2=dr2,
+        dr3=dr3,
         dr6=dr6,
         dr7=dr7,
         mtrr_def_type=read_msr(fd, x86.MSR_MTRR_DEF_TYPE),
