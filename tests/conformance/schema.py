@@ -1,4 +1,4 @@
-"""As much of JSON Schema (draft 2020-12) as docs/check.schema.json uses; a word of it that is not here is refused."""
+"""As much of JSON Schema (draft 2020-12) as docs/*.schema.json use; a word of it that is not here is refused."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def errors(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "
                 yield from errors(inner, known[name], root, f"{at}.{name}")
             elif schema.get("additionalProperties") is False:
                 yield f"{at}: {name} is not in the schema"
+            elif others := schema.get("additionalProperties"):
+                yield from errors(inner, others, root, f"{at}.{name}")
     if isinstance(value, list) and "items" in schema:
         for index, inner in enumerate(value):
             yield from errors(inner, schema["items"], root, f"{at}[{index}]")

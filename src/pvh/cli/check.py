@@ -61,7 +61,7 @@ def declare(parser: ArgumentParser | Notes) -> None:
     check.add_argument("--differential", action="store_true",
                        help="no profiles: emulator and KVM side by side, exit by exit, until they differ")  # fmt: skip
     check.add_argument("--html", metavar="FILE", help="write the report as one HTML file, too")
-    check.add_argument("--json", action="store_true", help="print the report as JSON (docs/check.schema.json)")
+    check.add_argument("--json", action="store_true", help="print the report as JSON (docs/json.md)")
 
 
 def main(argv: list[str]) -> int:

@@ -64,6 +64,8 @@ def main(argv: list[str]) -> int:
     try:
         kernel = with_banner(read_source(source))
     except NotAKernel as error:
+        if options.loaders:
+            raise
         _print(_refused_json(source, error) if options.json else _refused_text(error))
         return error.status
     if options.abi == "draft-c":
@@ -77,12 +79,12 @@ def main(argv: list[str]) -> int:
 
 def _loaders(kernel: Kernel, *, machine_readable: bool) -> int:
     """Print what other loaders make of a kernel; 0 when one of them boots it by PVH, 20 when none does."""
-    from pvh.cli.inspect_loaders import as_rows, as_table  # only for --loaders
+    from pvh.cli.inspect_loaders import SCHEMA, as_rows, as_table  # only for --loaders
     from pvh.kernel.loaders import judge_all
 
     found = judge_all(kernel)
     if machine_readable:
-        _print({"path": kernel.path, "loaders": as_rows(found)})
+        _print({"schema": SCHEMA, "path": kernel.path, "loaders": as_rows(found)})
     else:
         _print(as_table(printable(kernel.path), found, _width()))
     return 0 if any(verdict.pvh for verdict in found) else NotAKernel.status

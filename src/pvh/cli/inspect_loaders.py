@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 _KNOWN = {"run": "seen in the program", "read": "read in its source", "unverified": "NOT VERIFIED"}
 
 
+SCHEMA = "pvh.loaders/1"
+
+
 def as_rows(found: tuple[LoaderVerdict, ...]) -> list[dict[str, object]]:
     """Return the verdicts as --json prints them."""
     fields = ("loader", "pvh", "path", "entry", "says", "why", "source", "verified")

@@ -58,7 +58,7 @@ def declare(parser: ArgumentParser | Notes) -> None:
                         help="which build of the probe (default elf32, or what the VMM boots by PVH)")  # fmt: skip
     parser.add_argument("--write", metavar="FILE", help="write the probe kernel, to boot it elsewhere; - prints it")
     parser.add_argument("--timeout", metavar="S", type=some_seconds, default=60.0, help="seconds to wait (default 60)")
-    parser.add_argument("--json", action="store_true", help="print JSON (schema: docs/probe.md)")
+    parser.add_argument("--json", action="store_true", help="print JSON (docs/json.md)")
 
 
 def main(argv: list[str]) -> int:
