@@ -91,6 +91,7 @@ def _seen(asked: Any) -> Observation:
     if asked.gdb:
         from pvh.conformance.probe.gdb import probe_by_gdb  # only for --gdb
 
+        _say(f"waiting for the machine at {asked.gdb} to come to the entry point")
         return probe_by_gdb(asked.gdb, read_kernel(asked.kernel or probe_path(asked.form or FORMS[0])), asked.timeout)
     return _log(asked.dump) if asked.dump else _boot(asked.vmm, asked)
 
@@ -104,9 +105,14 @@ def _boot(name: str, asked: Any) -> Observation:
         return run_own(name, probe)
     if name not in VMMS:
         raise UsageError(f"no VMM of the name {name!r}", hint=_NAMES)
-    if sys.stderr.isatty():
-        print(f"pvh: booting the probe kernel in {name}", file=sys.stderr)
+    _say(f"booting the probe kernel in {name}")
     return run_vmm(VMMS[name], probe)
+
+
+def _say(what: str) -> None:
+    """Say at a terminal what takes a while."""
+    if sys.stderr.isatty():
+        print(f"pvh: {what}", file=sys.stderr, flush=True)
 
 
 def _log(path: str) -> Observation:
