@@ -9,8 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tools.loaders import XEN
 
 from elfwriter import Elf, Load, entry_note, notes
+from kernel.real_loaders import on_libxenguest
 from pvh.build.builder import build
 from pvh.cli import main
 from pvh.conformance.probe.capture import Capture, read_capture
@@ -22,7 +24,7 @@ from pvh.conformance.probe.verdicts import Verdict, judge
 from pvh.conformance.probe.vmm import CMDLINE, MODULE, VMMS, Accel, Probe, run_vmm
 from pvh.engines.select import choose
 from pvh.errors import PvhError, UsageError
-from pvh.kernel.read import read_source
+from pvh.kernel.read import read_kernel, read_source
 from pvh.kernel.source import BytesSource
 from pvh.machine import Machine
 from pvh.plan.options import MIB, BootOptions, ModuleSpec
@@ -299,6 +301,17 @@ def test_other_vmms_are_run_and_read(name: str, monkeypatch: pytest.MonkeyPatch,
     assert seen.remarks == ()
     assert violated(seen) == set()
     assert (tmp_path / "words").read_text().split()
+
+
+@pytest.mark.skipif(not XEN.exists(), reason="no libxenguest here: make test-loaders")
+@pytest.mark.parametrize("form", FORMS)
+def test_real_libxenguest_loads_each_form_for_pvh(form: Form, tmp_path: Path) -> None:
+    path = tmp_path / "probe"
+    path.write_bytes(probe_file(form))
+    seen = on_libxenguest(path)
+    assert seen.took, seen.said
+    assert seen.pvh
+    assert seen.entry == read_kernel(str(path)).entry
 
 
 def test_a_vmm_gets_the_form_that_it_boots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
