@@ -76,7 +76,7 @@ def check(
     """Check a kernel: its file, and its boots under each profile whose name `only` takes.
 
     tell is given the task once its milestone is settled, and each attempt as it comes, with how many there will be;
-    before that what is done, in words, with 0.
+    before and behind that what is done, in words, with 0.
     """
     file = lint(task.kernel, task.options)
     try:
@@ -95,6 +95,8 @@ def check(
             tell(task, count)
         done.append(one)
         tell(one, count)
+    if watched and any(one.causes for one in done):
+        tell("looking where those that fail part from the first", 0)
     tried = _parted(task, tuple(done), seen) if watched else tuple(done)
     of_all = verdicts(made, tried, (*file, *seen), watched)
     return Report(task.kernel.path, engine.name, seed, task.way, made, tried, of_all, task=task)
