@@ -62,6 +62,10 @@ def test_commands_options_and_values(shell: str, tmp_path: Path) -> None:
     assert "vmlinuz-6.1" in ask(shell, tmp_path, "pvh", "run", "--initrd", "vml")
     assert ask(shell, tmp_path, "pvh", "probe", "qemu-p") == ["qemu-pc"]
     assert ask(shell, tmp_path, "pvh", "probe", "--against", "qemu-q") == ["qemu-q35"]
+    assert ask(shell, tmp_path, "pvh", "help", "ru") == ["run"]
+    (tmp_path / "qfile").touch()
+    assert ask(shell, tmp_path, "pvh", "export", "q") == ["qemu"]
+    assert ask(shell, tmp_path, "pvh", "export", "qemu", "qf") == ["qfile"]
     (tmp_path / "kvm2.py").touch()
     assert ask(shell, tmp_path, "pvh", "completion", "k") == [""] * (shell == "bash"), "a file is no shell"
 

@@ -94,7 +94,12 @@ _pvh() {
   fi
   case ${COMP_WORDS[1]} in
 @cases@
+    help) words='@commands@' ;;
   esac
+  # A closed choice stands first; files are for what follows it.
+  if [ -n "$words" ] && [ "$COMP_CWORD" -eq 2 ]; then
+    files=
+  fi
   case $current in
     -*) COMPREPLY=($(compgen -W "$options" -- "$current")) ;;
     *) COMPREPLY=($(compgen -W "$words" -- "$current") ${files:+$(compgen -f -- "$current")}) ;;
@@ -136,6 +141,7 @@ _pvh() {
   (( CURRENT-- ))
   case $command in
 @cases@
+    help) _describe command commands ;;
   esac
 }
 compdef _pvh pvh
@@ -148,15 +154,19 @@ def fish() -> str:
     for command, text in COMMANDS.items():
         lines.append(f"complete -c pvh -n __fish_use_subcommand -a {command} -d {_fish(text)}")
         within = f"complete -c pvh -n '__fish_seen_subcommand_from {command}'"
+        places = [choice for choice in choices(command) if not choice.flags]
         for choice in choices(command):
             value = " -r -F" if choice.values is None else f" -x -a '{' '.join(choice.values)}'"
             words = (f"-{'l' if flag.startswith('--') else 's'} {flag.lstrip('-')}" for flag in choice.flags)
             if choice.flags:
                 lines.append(f"{within} {' '.join(words)}{value if choice.takes else ''} -d {_fish(choice.help)}")
             elif choice.values is None:
-                lines.append(f"{within} -F")
+                first = next((" ".join(place.values) for place in places if place.values), "")
+                behind = f"; and __fish_seen_subcommand_from {first}" if first else ""
+                lines.append(f"{within[:-1]}{behind}' -F")
             else:
                 lines.append(f"{within} -a '{' '.join(choice.values)}'")
+    lines.append(f"complete -c pvh -n '__fish_seen_subcommand_from help' -a '{' '.join(COMMANDS)}'")
     return "\n".join(lines) + "\n"
 
 
