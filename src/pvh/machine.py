@@ -83,7 +83,7 @@ class Machine:
         self._looking = Lock()  # held while the supervisor looks at vCPUs, and while those are kept or changed
         self._endings: list[tuple[Ending, int, str, int | None]] = []
         self._counts: Counter[type[Exit]] = Counter()
-        self._seen = 0
+        self._seen, self._halted = 0, False
         self.begun = threading.Event()
         self._command: Iterator[int] = iter(b"")
         self._at_rest: Callable[[], None] | None = None
@@ -331,6 +331,7 @@ class Machine:
     def end_domain(self, reason: int, why: str | None = None, vcpu: int | None = None) -> None:
         """End the run because the domain shut down: by sched_op, if no other reason is given."""
         name = SHUTDOWN_NAMES[reason] if reason < len(SHUTDOWN_NAMES) else str(reason)
+        self._halted = why is not None
         why = why or f"the guest called sched_op(shutdown, {name})"
         # libxl destroys a domain that ends for a reason it does not know, as it does one that crashed.
         self.end(_SHUTDOWN_ENDINGS.get(name, "crash"), why, vcpu=vcpu)
@@ -540,6 +541,7 @@ class Machine:
             engine=self.engine.name,
             vcpu=culprit,
             cpu=cpu,
+            halted=self._halted and ending == "poweroff",
             idle=cpu is not None and bool(cpu.rflags & RFLAGS_IF) and self._sleep(),
             recent=vcpu.recent() if self.engine.traits.recent and not stuck else (),
             changed=changed_files(self.image),

@@ -40,6 +40,7 @@ class Outcome:
     unpatched of those that it was forbidden to replace, which never reach Xen's part
     seconds   host time from the first instruction to the end
     exits     how many exits of each kind the machine handled
+    halted    nobody asked for the power-off: no vCPU was left running, and Xen powers a domain off then
     idle      no vCPU had anything to execute, and the one of cpu waited for an interrupt
 
     >>> with pvh.boot(pvh.demo_path()) as guest:
@@ -61,6 +62,7 @@ class Outcome:
     seconds: float = 0.0
     exits: tuple[tuple[str, int], ...] = ()
     idle: bool = False
+    halted: bool = False
 
     @property
     def failed(self) -> bool:

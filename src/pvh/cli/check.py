@@ -41,7 +41,8 @@ ABOUT = {
 
 Without --until a kernel has booted that says the same first line, and ends the same way, as it does with libxenguest's
 values; a Linux, once it says that it boots on Xen PVH. docs/clauses.md lists the clauses, docs/check.md the rest.
-The exit status is 15 when a clause is violated, or the kernel does not boot with libxenguest's values either.""",
+The exit status is 15 when a clause is violated, the kernel does not boot with libxenguest's values either, or nothing
+tells whether it does.""",
 }
 
 

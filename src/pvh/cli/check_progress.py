@@ -15,6 +15,18 @@ CLEAR = "\r\033[K"
 _BAR = 24
 
 
+def _told(task: Task, count: int) -> str:
+    """Return what is tried, and what tells that the kernel booted."""
+    from pvh.conformance.milestone import is_telling
+    from pvh.conformance.text import printable
+
+    if not task.way:
+        return "it comes to a bad end before anything tells that it booted"
+    where = ", then ".join(str(milestone) for milestone in task.way)
+    when = "booted when" if is_telling(task.way) else "nothing tells that it booted; fine when"
+    return f"{count} profiles; {when} {printable(where)}"
+
+
 class Progress:
     """A line at a terminal, which each profile's line pushes down; elsewhere plain lines; with quiet none of those."""
 
@@ -22,6 +34,7 @@ class Progress:
         self._bar = sys.stderr.isatty()
         self._quiet = quiet
         self._done = 0
+        self._telling = True
 
     def stage(self, what: str) -> None:
         """Say at a terminal what is done before there are profiles to count, or behind them."""
@@ -31,23 +44,21 @@ class Progress:
     def tell(self, what: Task | Attempt | str, count: int) -> None:
         """Say what is tried, and what came of each try; a text is a stage."""
         from pvh.conformance.checker import Task
-        from pvh.conformance.text import attempt_line, printable
+        from pvh.conformance.milestone import is_telling
+        from pvh.conformance.text import attempt_line
 
         if isinstance(what, str):
             self.stage(what)
             return
         self.clear()
         if isinstance(what, Task):
+            self._telling = is_telling(what.way) or not what.way
             if not self._quiet:
-                where = (
-                    ", then ".join(str(milestone) for milestone in what.way)
-                    or "... it says and does nothing (see --until)"
-                )
-                print(f"{what.kernel.path}: {count} profiles; booted when {printable(where)}", flush=True)
+                print(f"{what.kernel.path}: {_told(what, count)}", flush=True)
             return
         self._done += 1
         if not self._quiet:
-            print(attempt_line(what), flush=True)
+            print(attempt_line(what, telling=self._telling), flush=True)
         if self._bar and self._done < count:
             filled = _BAR * self._done // count
             print(

@@ -8,7 +8,7 @@ from threading import Timer
 from pvh.abi.hypercall import NAMES
 from pvh.build.builder import build
 from pvh.conformance.finding import Instruction
-from pvh.conformance.milestone import Milestone, Progress
+from pvh.conformance.milestone import BAD_ENDS, Milestone, Progress
 from pvh.diagnosis import Places, explain, mode
 from pvh.engines.exits import Hypercall
 from pvh.errors import UsageError
@@ -73,6 +73,7 @@ class Boot:
     at       where it stood at the end, if it went wrong
     trail    lines for a person: what is known about a run that went wrong
     status   exit status that the ending stands for, or that the guest gave
+    halted   it ended because no processor was left running
     """
 
     reached: bool
@@ -88,11 +89,12 @@ class Boot:
     at: Instruction | None = None
     trail: tuple[str, ...] = ()
     status: int = 0
+    halted: bool = False
 
     @property
     def broke(self) -> bool:
         """Whether the guest came to a bad end, whatever it was to reach."""
-        return self.ending in ("triple-fault", "crash", "hang", "engine")
+        return self.ending in (*BAD_ENDS, "hang")
 
 
 def boot(
@@ -121,7 +123,7 @@ class _Run:
         self._limits = limits
         self._timeline = timeline
         self._progress = Progress(way)
-        self._until_end = bool(way) and way[-1].kind == "ends"
+        self._until_end = bool(way) and way[-1].kind in ("ends", "unbroken")
         self._text = bytearray()
         self._exits = 0
         self._line = 0  # where the line that is being said begins
@@ -147,7 +149,7 @@ class _Run:
         ending = "stopped" if self._stopped else outcome.ending
         if self._counts:
             self._progress.counted(self._counts.counted)
-        self._progress.ended(ending, outcome.status)
+        self._progress.ended(ending, outcome.status, halted=outcome.halted)
         reached = self._progress.next is None
         blocks = self._vcpu.executed
         self._note(f"{ending}: {self._stopped or outcome.reason}")
@@ -165,6 +167,7 @@ class _Run:
             at=None if reached else _instruction(outcome, self._image),
             trail=() if reached else tuple(explain(outcome, self._image)),
             status=outcome.status,
+            halted=outcome.halted,
         )
 
     def _after(self, seconds: float, why: str) -> None:
@@ -227,7 +230,7 @@ class _Run:
         blocks = vcpu.executed or 0
         state = vcpu.state()
         self._note(f"runs in {mode(state).partition(', CPL')[0]}")
-        self._progress.executed(blocks, state.bits)
+        self._progress.executed(state.bits)
         self._look()
         if self._limits.blocks is not None and blocks > self._limits.blocks:
             self._stop(f"no milestone in {self._limits.blocks} blocks of code")

@@ -6,7 +6,7 @@ import os
 import re
 
 from pvh.conformance.boot import Boot, Limits, boot
-from pvh.conformance.milestone import Milestone
+from pvh.conformance.milestone import BAD_ENDS, HALT, Milestone, how
 from pvh.conformance.narrow import narrow
 from pvh.conformance.profiles import KIND, Profile, applied, profiles
 from pvh.engines.select import choose
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _ORDERLY = ("poweroff", "reboot", "suspend", "exit-port")
 _QUIET = 2.0  # seconds that a kernel has to end after its first line, if nobody said what to wait for
-_SILENT = 20.0  # and to say it
+_SILENT = 5.0  # and to say it
+_SILENT_BLOCKS = 100_000_000  # nor more than these: two seconds of a loop that does nothing
+_BRIEF = Limits(seconds=0.4, blocks=5_000_000, exits=20_000)  # for one of which nothing is seen but bad ends
+_SEEN_NOTHING = (Milestone("unbroken"),)
 _LENIENT = 3.0  # and to break, where it need not boot
 _MOST_CULPRITS = 8
 _MAP_FROM = 1 << 20
@@ -81,37 +84,41 @@ class Task:
 def trial(task: Task, engine: Engine) -> tuple[Task, Boot]:
     """Boot as libxenguest does, and settle what tells that a kernel booted, if nobody said, and how long it has."""
     asked = task.way
-    limits = task.limits if asked else replace(task.limits, seconds=min(task.limits.seconds, _SILENT), quiet=_QUIET)
+    limits = task.limits
+    if not asked:
+        limits = replace(limits, seconds=min(limits.seconds, _SILENT), blocks=_SILENT_BLOCKS, quiet=_QUIET)
     # Whoever says nothing means an end, if there is one.
     first = boot(task.kernel, task.options, engine, asked or (Milestone("ends", ""),), limits)
-    way = asked or _way(first)
-    reached = first.reached if asked else bool(way)
-    # Where work can be counted, time is a last resort: this host may be busy.
+    if asked:
+        return replace(task, limits=_limits(first)), first
+    way = _way(first)
+    first = replace(first, reached=bool(way), missing="")
+    return replace(task, way=way, limits=_BRIEF if way == _SEEN_NOTHING else _limits(first)), first
+
+
+def _limits(first: Boot) -> Limits:
+    """Return what later boots have. Where work can be counted, time is a last resort: this host may be busy."""
     blocks = None if first.blocks is None else 4 * first.blocks + 2_000_000
-    exits = 4 * first.exits + 50_000
-    seconds = max(20 * first.seconds, 5.0 if blocks is None else 10.0)
-    first = replace(first, reached=reached, missing=first.missing if asked else "")
-    return replace(task, way=way, limits=Limits(seconds, blocks, exits)), first
+    return Limits(max(20 * first.seconds, 5.0 if blocks is None else 10.0), blocks, 4 * first.exits + 50_000)
 
 
 def _way(first: Boot) -> tuple[Milestone, ...]:
     """Return what a kernel does that boots, from what it did once: it says its first line, and ends as it did.
 
-    One that says nothing and does not end calls what it called last, or executes half of what it executed. One that
-    ends with a status of failure does not boot.
+    One that says nothing and does not end calls what it called last, or cannot be told from one that is dead. One that
+    comes to a bad end, or ends with a status of failure, does not boot.
     """
-    if first.ending == "exit-port" and first.status:
+    if first.ending in BAD_ENDS or (first.ending == "exit-port" and first.status):
         return ()
     lines = (line.strip() for line in first.console.decode(errors="replace").splitlines())
     line = next((line for line in lines if line), "")
     way = [Milestone("console", _pattern(line))] if line else []
-    if first.ending in _ORDERLY:
-        way.append(Milestone("ends", first.ending))
+    end = how(first.ending, first.status, halted=first.halted)
+    if first.ending in _ORDERLY and (end != HALT or way or first.calls):
+        way.append(Milestone("ends", end))
     elif not line and first.calls:
         way.append(Milestone("hypercall", first.calls[-1]))
-    elif not line and first.ending == "stopped" and first.blocks is not None:
-        way.append(Milestone("blocks", str(first.blocks // 2)))
-    return tuple(way)
+    return tuple(way) or _SEEN_NOTHING
 
 
 def _pattern(line: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from pvh.conformance.text import printable, summary, where_lines
+from pvh.conformance.text import NOTHING_SEEN, printable, summary, where_lines
 from pvh.hints import TYPE_CHECKING
 from pvh.plan.svg import render_svg
 from pvh.timeline.html import render_section
@@ -86,11 +86,13 @@ def _head(report: Report) -> Iterator[str]:
     yield f"<p>{_text(summary(report))}</p>"
     if report.refused:
         yield f'<p class="violated">not booted: {_text(report.refused)}</p>'
+    elif report.booted is None:
+        yield f'<p class="violated">{_text(NOTHING_SEEN)}</p>'
     elif not report.booted:
         reason = report.attempts[0].boot.reason if report.attempts else ""
-        yield f'<p class="violated">it does not boot as libxenguest boots it: {_text(reason)}</p>'
+        yield f'<p class="violated">it does not boot, not even with libxenguest\'s values: {_text(reason)}</p>'
     way = ", then ".join(str(milestone) for milestone in report.way)
-    if way:
+    if way and report.booted is not None:
         yield f'<p class="soft">booted when {_text(way)}</p>'
 
 

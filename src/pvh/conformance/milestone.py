@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
     from pvh.engines.exits import Exit
 
-Kind = Literal["console", "hypercall", "instructions", "blocks", "long-mode", "ends"]
+Kind = Literal["console", "hypercall", "instructions", "long-mode", "ends", "unbroken"]
+
+BAD_ENDS = ("triple-fault", "crash", "engine")
 
 _KINDS = "console:REGEX, hypercall:NAME, instructions:N, long-mode, ends:HOW"
+HALT = "halt"  # the end of a run whose processors have all halted with interrupts off, or went down
 _TAIL = 4096  # characters of console output that a match may reach back
 
 
@@ -29,9 +32,9 @@ class Milestone:
     console       text matches it as a regular expression
     hypercall     the name of the call
     instructions  how many the first processor executed
-    blocks        how many basic blocks it executed
     long-mode     it runs 64-bit code
     ends          how the run ends; with how() for more than a word
+    unbroken      it comes to no bad end while it is watched: of a kernel that does nothing that can be seen
     """
 
     kind: Kind
@@ -40,16 +43,16 @@ class Milestone:
     @property
     def needs_emulator(self) -> bool:
         """Whether other engines do not tell when it is reached."""
-        return self.kind in ("instructions", "blocks", "long-mode")
+        return self.kind in ("instructions", "long-mode")
 
     def __str__(self) -> str:
         said = {
             "console": f"it says /{self.value}/",
             "hypercall": f"it calls {self.value}",
             "instructions": f"it executed {self.value} instructions",
-            "blocks": f"it executed {self.value} blocks",
             "long-mode": "it runs 64-bit code",
-            "ends": f"it ends by {self.value}",
+            "ends": "it halts for good" if self.value == HALT else f"it ends by {self.value}",
+            "unbroken": "it comes to no bad end",
         }
         return said[self.kind]
 
@@ -74,20 +77,31 @@ def parse(text: str) -> Milestone:
     if kind == "ends":
         port, _, status = value.partition("=")
         if port == "exit-port" and (not status or (status.isascii() and status.isdigit())):
-            return Milestone("ends", how(port, int(status or 0)))
-        if value not in STATUS:
-            raise UsageError("--until: no such end", found=value, wanted=", ".join((*STATUS, "exit-port[=STATUS]")))
+            return Milestone("ends", how(port, int(status or 0), halted=False))
+        if value not in STATUS and value != HALT:
+            wanted = ", ".join((*STATUS, HALT, "exit-port[=STATUS]"))
+            raise UsageError("--until: no such end", found=value, wanted=wanted)
         return Milestone("ends", value)
     raise UsageError("--until: no such milestone", found=text, wanted=_KINDS)
 
 
-def how(ending: str, status: int) -> str:
-    """Return how a run ended, as a milestone has it: by the exit port well, or with a status of failure.
+def how(ending: str, status: int, *, halted: bool) -> str:
+    """Return how a run ended, as a milestone has it.
 
-    >>> how("exit-port", 0), how("exit-port", 3)
-    ('exit-port', 'exit-port=3')
+    Xen powers a domain off whose processors have all halted with interrupts off; that is how most kernels panic. And
+    the exit port takes a status of failure.
+
+    >>> how("exit-port", 0, halted=False), how("exit-port", 3, halted=False), how("poweroff", 0, halted=True)
+    ('exit-port', 'exit-port=3', 'halt')
     """
+    if halted:
+        return HALT
     return f"{ending}={status}" if ending == "exit-port" and status else ending
+
+
+def is_telling(way: Sequence[Milestone]) -> bool:
+    """Whether a run that went this way shows more than that nothing went wrong."""
+    return any(milestone.kind != "unbroken" for milestone in way)
 
 
 class Progress:
@@ -131,15 +145,13 @@ class Progress:
         while (wanted := self._passes("instructions")) is not None and instructions >= int(wanted):
             del self._way[0]
 
-    def executed(self, blocks: int, bits: int) -> None:
-        """Take how much code was executed, and the width of the code that runs."""
-        wanted = self._passes("blocks")
-        if wanted is not None and blocks >= int(wanted):
-            self._pass()
+    def executed(self, bits: int) -> None:
+        """Take the width of the code that runs."""
         if bits == 64 and self._passes("long-mode") is not None:
             self._pass()
 
-    def ended(self, ending: str, status: int) -> None:
+    def ended(self, ending: str, status: int, *, halted: bool) -> None:
         """Take how the run ended."""
-        if self._passes("ends") == how(ending, status):
+        unbroken = self._passes("unbroken") is not None and ending not in BAD_ENDS
+        if unbroken or self._passes("ends") == how(ending, status, halted=halted):
             del self._way[0]

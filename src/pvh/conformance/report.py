@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from pvh.conformance.checker import Attempt, Cause, Task, attempts, mappable, trial
 from pvh.conformance.lints import lint
+from pvh.conformance.milestone import is_telling
 from pvh.conformance.verdict import Verdict, verdicts
 from pvh.errors import Refused
 from pvh.hints import TYPE_CHECKING, Any
@@ -52,9 +53,11 @@ class Report:
         return tuple(verdict for verdict in self.verdicts if verdict.state == "violated")
 
     @property
-    def booted(self) -> bool:
-        """Whether the kernel boots as libxenguest boots it."""
-        return bool(self.attempts) and self.attempts[0].passed
+    def booted(self) -> bool | None:
+        """Whether the kernel boots as libxenguest boots it; None: it does nothing that tells."""
+        if self.attempts and self.attempts[0].passed:
+            return True if is_telling(self.way) else None
+        return False
 
     @property
     def status(self) -> int:

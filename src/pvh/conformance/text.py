@@ -16,11 +16,20 @@ if TYPE_CHECKING:
     from pvh.conformance.verdict import Verdict
 
 
-def attempt_line(one: Attempt) -> str:
-    """Return a profile's line: whether it booted, how long it took, and what it fails of."""
+NOTHING_SEEN = (
+    "It says nothing, makes no hypercall and asks for no end: whether it boots cannot be told, only that it comes to no"
+    " bad end. Give --until what tells it."
+)
+
+
+def attempt_line(one: Attempt, *, telling: bool = True) -> str:
+    """Return a profile's line: whether it booted, how long it took, and what it fails of.
+
+    telling  the boot shows more than that nothing went wrong
+    """
     took = f"{one.boot.seconds * 1000:.0f} ms"
     if one.passed:
-        return f"{one.profile.name:<14} boots   {took:>9}   {one.profile.about}"
+        return f"{one.profile.name:<14} {'boots' if telling else 'runs '}   {took:>9}   {one.profile.about}"
     labels = "; ".join(" and ".join(deviation.label for deviation in cause.deviations) for cause in one.causes)
     return f"{one.profile.name:<14} FAILS   {took:>9}   {labels or printable(one.boot.reason)}"
 
@@ -33,9 +42,11 @@ def render(report: Report, width: int) -> str:
 def _lines(report: Report, width: int) -> Iterator[str]:
     if report.refused:
         yield f"not booted: {report.refused}"
+    elif report.booted is None:
+        yield fill(NOTHING_SEEN, width)
     elif not report.booted:
         kind = report.attempts[0].boot
-        yield f"it does not boot as libxenguest boots it: {printable(kind.reason)}"
+        yield f"it does not boot, not even with libxenguest's values: {printable(kind.reason)}"
         yield from (f"  {printable(line)}" for line in kind.trail)
     for verdict in report.violated:
         yield ""
@@ -104,7 +115,10 @@ def _place(at: Instruction) -> str:
 
 def _origin(findings: list[Finding]) -> str:
     names = [finding.profile for finding in findings if finding.profile]
-    return f"profile{'s' * (len(names) > 1)} {', '.join(names)}" if names else findings[0].origin
+    told = f"profile{'s' * (len(names) > 1)} {', '.join(names)}"
+    if findings[0].origin == "monitor":
+        return f"monitor, in the guest of {told}" if names else "monitor"
+    return told if names else findings[0].origin
 
 
 def summary(report: Report) -> str:
@@ -112,7 +126,8 @@ def summary(report: Report) -> str:
     states = [verdict.state for verdict in report.verdicts]
     counted = ", ".join(f"{states.count(state)} {state}" for state in ("upheld", "violated", "not exercised"))
     boots = sum(one.passed for one in report.attempts)
-    return f"{counted}; {boots} of {len(report.attempts)} profiles boot on {report.engine} (seed {report.seed})"
+    boot = "boot" if report.booted is not None else "come to no bad end"
+    return f"{counted}; {boots} of {len(report.attempts)} profiles {boot} on {report.engine} (seed {report.seed})"
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pvh.build.builder import build
 from pvh.conformance.clauses import of_kernel
+from pvh.conformance.milestone import is_telling
 from pvh.conformance.monitor.engine import INSTRUCTIONS, MonitoredEngine
 from pvh.conformance.profiles import applied, profiles
 from pvh.hints import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pvh.plan.options import BootOptions
 
 _SECONDS = 120.0
+_BRIEF = 1.0  # of one that does nothing that can be seen
 # What the monitor sees of clauses that are not about the processor (docs/monitor.md).
 _SEEN = (
     "memory.poison",
@@ -57,7 +59,8 @@ def watch(task: Task, engine: EmulatorEngine) -> tuple[Finding, ...]:
 
 
 def _watch(task: Task, options: BootOptions, engine: EmulatorEngine, limit: int) -> tuple[Finding, ...]:
-    image = build(plan(task.kernel, replace(options, timeout=_SECONDS)))
+    seconds = _SECONDS if is_telling(task.way) or not task.way else _BRIEF
+    image = build(plan(task.kernel, replace(options, timeout=seconds)))
     try:
         machines: list[Machine] = []
         monitored = MonitoredEngine(engine, limit, over=lambda: machines[0].end("interrupted", "the watching is over"))
