@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pvh.conformance.boot import Boot
     from pvh.conformance.finding import Finding, Instruction
     from pvh.conformance.milestone import Milestone
+    from pvh.conformance.watching import Watched
     from pvh.engines.engine import Engine
     from pvh.plan.record import Plan
 
@@ -85,13 +86,14 @@ def check(
     try:
         made = plan(task.kernel, task.options)
     except Refused as error:
-        of_file = verdicts(None, (), file, ())
+        of_file = verdicts(None, (), file)
         return Report(task.kernel.path, engine.name, seed, task.way, None, (), of_file, str(error))
     task = Task(mappable(task.kernel), task.options, task.way, task.limits)
     tell("booting it as libxenguest does", 0)
     task, kind = trial(task, engine)
     tell("watching its first instructions", 0)
-    seen, watched = _watched(task, engine)
+    watched = _watched(task, engine)
+    seen = watched.findings if watched else ()
     done: list[Attempt] = []
     for one, count in attempts(task, kind, seed, jobs, engine, only):
         if not done:
@@ -101,19 +103,19 @@ def check(
     if watched and any(one.causes for one in done):
         tell("looking where those that fail part from the first", 0)
     tried = _parted(task, tuple(done), seen) if watched else tuple(done)
-    of_all = verdicts(made, tried, (*file, *seen), watched)
+    of_all = verdicts(made, tried, (*file, *seen), watched, telling=is_telling(task.way))
     return Report(task.kernel.path, engine.name, seed, task.way, made, tried, of_all, task=task)
 
 
-def _watched(task: Task, engine: Engine) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """Return what the monitor finds, and the clauses it watches; nothing on an engine that it is not in."""
+def _watched(task: Task, engine: Engine) -> Watched | None:
+    """Return what the monitor sees; None on an engine that it is not in."""
     from pvh.engines.emulator.engine import EmulatorEngine
 
     if not isinstance(engine, EmulatorEngine):
-        return (), ()
-    from pvh.conformance.watching import WATCHED, watch
+        return None
+    from pvh.conformance.watching import watch
 
-    return watch(task, engine), WATCHED
+    return watch(task, engine)
 
 
 def _parted(task: Task, tried: tuple[Attempt, ...], seen: tuple[Finding, ...]) -> tuple[Attempt, ...]:

@@ -9,10 +9,11 @@ from pvh.plan import layout
 from pvh.record import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from pvh.conformance.checker import Attempt, Cause
     from pvh.conformance.finding import Instruction
+    from pvh.conformance.watching import Watched
     from pvh.plan.record import Plan
 
 State = Literal["upheld", "violated", "not exercised"]
@@ -42,18 +43,32 @@ class Verdict:
 
 
 def verdicts(
-    plan: Plan | None, tried: tuple[Attempt, ...], findings: tuple[Finding, ...], watched: Iterable[str]
+    plan: Plan | None,
+    tried: tuple[Attempt, ...],
+    findings: tuple[Finding, ...],
+    watched: Watched | None = None,
+    *,
+    telling: bool = True,
 ) -> tuple[Verdict, ...]:
     """Return a verdict for each clause that binds the kernel, in the table's order.
 
+    Where a kernel does not boot with libxenguest's values, nothing is put to the test but its file; where boots tell
+    nothing, that and what the monitor saw.
+
     plan      of the boot as libxenguest does it; None when there was none
     findings  of the file and of the monitor
-    watched   clauses that the monitor looks at
+    watched   what the monitor saw; None where there is none
+    telling   a boot shows more than that nothing went wrong
     """
     evidence = (*findings, *(finding for one in tried for cause in one.causes for finding in _of(cause, one)))
     exercised: dict[str, list[str]] = {}
-    for clause, by in (*_exercised(plan, tried), *((clause, "monitor") for clause in watched)):
-        exercised.setdefault(clause, []).append(by)
+    if tried and tried[0].passed:  # what does not get anywhere puts nothing to the test
+        longest = max(one.boot.blocks or 0 for one in tried)
+        for clause, by in _exercised(plan, tried) if telling else ():
+            if watched is None or watched.exercised_by(longest, clause):
+                exercised.setdefault(clause, []).append(by)
+        for clause in watched.clauses if watched else ():
+            exercised.setdefault(clause, []).append("monitor")
     for one in of_kernel():
         # A file that is refused may have neither notes nor an entry to be right about.
         if one.part == "file" and (plan or any(finding.clause == one.id for finding in findings)):
@@ -76,7 +91,7 @@ def _exercised(plan: Plan | None, tried: tuple[Attempt, ...]) -> Iterator[tuple[
     for one in tried:
         causing = {deviation for cause in one.causes for deviation in cause.deviations}
         yield from ((d.clause, one.profile.name) for d in one.profile.deviations if one.explained or d in causing)
-    if plan is None or not tried or not tried[0].passed:
+    if plan is None:
         return
     kind = tried[0].profile.name
     info = plan.start_info

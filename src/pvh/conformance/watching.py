@@ -10,7 +10,7 @@ from pvh.conformance.profiles import applied, profiles
 from pvh.hints import TYPE_CHECKING
 from pvh.machine import Machine
 from pvh.plan.planner import plan
-from pvh.record import replace
+from pvh.record import dataclass, replace
 
 if TYPE_CHECKING:
     from pvh.conformance.checker import Task
@@ -38,34 +38,93 @@ WATCHED = tuple(clause.id for clause in of_kernel() if clause.part == "processor
 # Guests to watch beside the one asked for, each made of those of these profiles that there are: most clauses about what
 # is absent, or ends somewhere, are exercised there only.
 _GUESTS = (
-    ("scattered", "plain-module", "long-cmdline"),
+    ("scattered", "plain-module"),
+    ("long-cmdline",),
     ("version-0",),
     ("no-map", "no-acpi", "no-modules", "no-cmdline"),
 )
 _FIRST = 60_000  # instructions watched there: a kernel reads start_info early
 
 
-def watch(task: Task, engine: EmulatorEngine) -> tuple[Finding, ...]:
-    """Boot some guests, watched, and return what was found first of each clause; a run ends where its watching does."""
-    found = {(one.clause, one.grade): one for one in _watch(task, task.options, engine, INSTRUCTIONS)}
+# Which of what the monitor tells of being read a clause is about, by the beginning of its id.
+_ABOUT = {
+    "memmap": "the memory map",
+    "cmdline": "cmdline",
+    "modules": "the module list",
+    "rsdp": "rsdp_paddr",
+    "start_info": "start_info",
+    "version": "start_info",
+    "memory.amount": "start_info",
+    "memory.placement": "start_info",
+    "vcpus": "start_info",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watching a kernel showed.
+
+    findings  first of each clause
+    read      what was read of start_info and what it leads to, and how many blocks were executed before, at least
+    blocks    how many were executed of the guest asked for when its watching ended; None: it came to its end
+    """
+
+    findings: tuple[Finding, ...]
+    read: dict[str, int]
+    blocks: int | None
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        """Ids of the clauses that it put to the test: none about what was not read."""
+        return tuple(clause for clause in WATCHED if (about := _about(clause)) is None or about in self.read)
+
+    def exercised_by(self, blocks: int, clause: str) -> bool:
+        """Whether a boot of so many blocks puts a clause to the test: if it can have read what that is about.
+
+        What a boot reads that goes on where the watching is over is not known: it has the benefit of the doubt. The
+        stop at its end counts as some of the blocks; and under the monitor the first is begun twice.
+        """
+        from pvh.engines.emulator.vcpu import STOP_BLOCKS
+
+        blocks = max(0, blocks - STOP_BLOCKS) + 1
+        about = _about(clause)
+        if about is None:
+            return True
+        read = self.read.get(about)
+        return read <= blocks if read is not None else self.blocks is not None and self.blocks < blocks
+
+
+def _about(clause: str) -> str | None:
+    return _ABOUT.get(clause) or _ABOUT.get(clause.partition(".")[0])
+
+
+def watch(task: Task, engine: EmulatorEngine) -> Watched:
+    """Boot some guests, watched; a run ends where its watching does."""
+    first = _watch(task, task.options, engine, INSTRUCTIONS)
+    found = {(one.clause, one.grade): one for one in first.findings}
+    read = dict(first.read)
     known = {profile.name: profile.deviations for profile in profiles(task.kernel, task.options)}
     for names in _GUESTS:
         present = [name for name in names if name in known]
         changed = dict.fromkeys(deviation for name in present for deviation in known[name])
-        for one in _watch(task, applied(task.options, changed), engine, _FIRST):
+        other = _watch(task, applied(task.options, changed), engine, _FIRST)
+        read |= {name: min(at, read.get(name, at)) for name, at in other.read.items()}
+        for one in other.findings:
             if one.clause != "idt":  # an exception there may be how the kernel dies of something else: profiles tell
                 found.setdefault((one.clause, one.grade), replace(one, profile=" ".join(present)))
-    return tuple(found.values())
+    return Watched(tuple(found.values()), read, first.blocks)
 
 
-def _watch(task: Task, options: BootOptions, engine: EmulatorEngine, limit: int) -> tuple[Finding, ...]:
+def _watch(task: Task, options: BootOptions, engine: EmulatorEngine, limit: int) -> Watched:
     seconds = _SECONDS if is_telling(task.way) or not task.way else _BRIEF
     image = build(plan(task.kernel, replace(options, timeout=seconds)))
     try:
         machines: list[Machine] = []
         monitored = MonitoredEngine(engine, limit, over=lambda: machines[0].end("interrupted", "the watching is over"))
         machines.append(Machine(image, monitored, lambda _data: None))
-        machines[0].run()
-        return monitored.findings
+        vcpu = machines[0].vm.vcpus[0]
+        ending = machines[0].run().ending
+        blocks = vcpu.executed if ending in ("interrupted", "deadline") else None
+        return Watched(monitored.findings, monitored.read, blocks)
     finally:
         image.ram.close()

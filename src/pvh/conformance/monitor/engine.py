@@ -56,6 +56,11 @@ class MonitoredEngine:
         return self._watch.findings() if self._watch else ()
 
     @property
+    def read(self) -> dict[str, int]:
+        """What was read of start_info and what it leads to, and how many blocks of code had been executed then."""
+        return self._watch.read if self._watch else {}
+
+    @property
     def watched(self) -> int:
         """Instructions that were watched; a repeated string instruction counts once."""
         return self._watch.count if self._watch else 0

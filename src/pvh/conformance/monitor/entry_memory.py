@@ -47,10 +47,11 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class EntryMemory:
-    """stretches for the shadow, and what the kernel may not overwrite before it has read the pointer to it."""
+    """stretches for the shadow; what the kernel may not overwrite before it has read the pointer to it; its fields."""
 
     stretches: tuple[Stretch, ...]
     guarded: tuple[Guarded, ...]
+    fields: tuple[Guarded, ...] = ()
 
 
 def entry_memory(image: Image, loaded: tuple[tuple[int, int], ...] = ()) -> EntryMemory:
@@ -66,7 +67,8 @@ def entry_memory(image: Image, loaded: tuple[tuple[int, int], ...] = ()) -> Entr
         walk.draft_c(paddr)
     else:
         walk.start_info(paddr)
-    return EntryMemory((*stretches, *walk.behind, *given, *walk.there, *walk.nulls), tuple(walk.guarded))
+    stretches += [*walk.behind, *given, *walk.there, *walk.nulls]
+    return EntryMemory(tuple(stretches), tuple(walk.guarded), tuple(walk.fields))
 
 
 class _Walk:
@@ -78,6 +80,7 @@ class _Walk:
         self.behind: list[Stretch] = []
         self.nulls: list[Stretch] = []
         self.guarded: list[Guarded] = []
+        self.fields: list[Guarded] = []
 
     def draft_c(self, paddr: int) -> None:
         """Follow the structure of Draft C: addresses have 4 bytes, and there is no version, RSDP or memory map."""
@@ -103,6 +106,7 @@ class _Walk:
             self._behind(paddr + _V0_SIZE, o.BEHIND_V0, _V1_SIZE - _V0_SIZE)
         self._behind(paddr + _V1_SIZE, o.FUTURE if version > 1 else o.BEHIND_START_INFO)
         self._string("cmdline", cmdline, (paddr + 24, 8), o.NULL_CMDLINE)
+        self.fields.append(Guarded("rsdp_paddr", paddr + 32, paddr + 40, paddr, 0))
         if not rsdp:
             self._null((paddr + 32, 8), o.NULL_RSDP)
         for index, start, size, entry, line in self._modules(abi.MODULE, modlist, count, (paddr + 16, 8)):

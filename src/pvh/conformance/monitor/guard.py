@@ -10,17 +10,33 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """Told of every load and store; see clause memory.placement. changed is told every store, too."""
+    """Told of every load and store; see clause memory.placement. changed is told every store, too.
 
-    def __init__(self, guarded: tuple[Guarded, ...], changed: Callable[[int, int], None]) -> None:
+    fields  are not guarded, but it is told of them, too, that they were read
+    read    names of what was read, each with what `now` gave at the first time
+    """
+
+    def __init__(
+        self,
+        guarded: tuple[Guarded, ...],
+        changed: Callable[[int, int], None],
+        fields: tuple[Guarded, ...] = (),
+        now: Callable[[], int] = int,
+    ) -> None:
         self._changed = changed
         self._guarded = list(guarded)
         self._pages = frozenset(pages(guarded))
+        self._unread = [*guarded, *fields]
+        self._now = now
+        self.read: dict[str, int] = {}
 
     def loaded(self, gpa: int, size: int) -> None:
         """The kernel reads bytes: it knows now what they are the pointer to; start_info it knows by any byte of it."""
         if gpa >> 12 in self._pages or gpa + size - 1 >> 12 in self._pages:
             self._guarded = [item for item in self._guarded if not _touches(item, gpa, size)]
+            for item in [item for item in self._unread if gpa < item.end and item.start < gpa + size]:
+                self._unread.remove(item)
+                self.read[item.name] = self._now()
 
     def stored(self, gpa: int, size: int) -> str:
         """The kernel writes bytes: return the name of what it does not know it overwrites, or ""."""

@@ -38,7 +38,8 @@ class Watch:
         self._tell = over
         self._shadow = ShadowMemory(memory.stretches)
         self._cpu = Cpu(vm)
-        self._tracker = Tracker(self._cpu, self._shadow, Guard(memory.guarded, self._changed), self._report)
+        self._guard = Guard(memory.guarded, self._changed, memory.fields, lambda: vm.processor.stopper.executed)
+        self._tracker = Tracker(self._cpu, self._shadow, self._guard, self._report)
         self._decoder = Decoder()
         self._ops: dict[int, tuple[Rule, Op] | None] = {}
         self._lines: set[int] = set()
@@ -63,6 +64,11 @@ class Watch:
         if self._failure:
             raise self._failure
         return tuple(self._findings)
+
+    @property
+    def read(self) -> dict[str, int]:
+        """What was read of start_info and what it leads to, and how many blocks of code had been executed then."""
+        return self._guard.read
 
     def event(self, vector: int, *, raised: bool) -> None:
         """The guest's handler is entered, which clears NT; for an exception that is raised, CR2 has a value then."""

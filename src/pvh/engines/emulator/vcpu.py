@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _M64 = 2**64 - 1
 _DR6_BS = 1 << 14
-_STOP_BLOCKS = 100  # what a stop costs of a turn: it takes as long as that many blocks
+STOP_BLOCKS = 100  # what a stop costs of a turn: it takes as long as that many blocks
 _FETCH_FAILED = frozenset({uc.ERR_FETCH_PROT, uc.ERR_FETCH_UNMAPPED})
 
 
@@ -275,7 +275,7 @@ class EmulatorVcpu:
         number, processor.number = processor.number, 0
         left, self._left = self._left, None
         if number or left is not None:
-            processor.stopper.charge(_STOP_BLOCKS)
+            processor.stopper.charge(STOP_BLOCKS)
         if left is not None:
             self._leave_port(left)
         elif number:
