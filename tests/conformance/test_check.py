@@ -235,4 +235,7 @@ def test_released_kernels_keep_to_the_abi(specimen: Callable[[str], Path], image
     violated = ["eflags.system"] if image.startswith("vmlinuz") else []
     assert [clause["id"] for clause in told["clauses"] if clause["verdict"] == "violated"] == violated, out + said
     assert status == (15 if violated else 0)
+    shown = [f for clause in told["clauses"] for f in clause["findings"] if f["grade"] == "violation"]
+    assert all("IOPL, NT, RF, AC, ID set there, as in profile ones, vCPU 0 triple-faulted" in f["what"] for f in shown)
+    assert {f["profile"] for f in shown} <= {"version-0"}
     assert {one["name"] for one in told["profiles"] if one["passed"]} == {"kind", *names}

@@ -36,9 +36,6 @@ ALSO = {
     "entry_mode": {"file.entry-code"},  # the lint sees that it is 64-bit code, too
     "gdt__restored": {"segments.selectors"},  # selector 0 could be loaded without a GDT
     "memory_legacy": {"start_info.null"},  # BIOS data lies in page 0
-    "memory_placement": {
-        "start_info.last-bytes"
-    },  # clears start_info where it is right behind the image, and only there
     "memmap_v0_absent": {"memmap.empty"},  # memmap_paddr is 0 then
     "memmap_holes": {"memmap.types"},  # takes all for RAM, whatever it is
     "memmap_count": {"memory.poison", "memory.placement"},  # finds its 0 in whatever lies behind the map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pvh.build.builder import build
+from pvh.conformance.boot import boot
 from pvh.conformance.clauses import of_kernel
 from pvh.conformance.milestone import is_telling
 from pvh.conformance.monitor.engine import INSTRUCTIONS, MonitoredEngine
@@ -14,6 +15,7 @@ from pvh.record import dataclass, replace
 
 if TYPE_CHECKING:
     from pvh.conformance.checker import Task
+    from pvh.conformance.disturbed import Deviation
     from pvh.conformance.finding import Finding
     from pvh.engines.emulator.engine import EmulatorEngine
     from pvh.plan.options import BootOptions
@@ -43,6 +45,7 @@ _GUESTS = (
     ("version-0",),
     ("no-map", "no-acpi", "no-modules", "no-cmdline"),
 )
+_PROCESSORS = ("ones", "random", "nasty")  # profiles that differ in what registers hold
 _FIRST = 60_000  # instructions watched there: a kernel reads start_info early
 
 
@@ -107,12 +110,31 @@ def watch(task: Task, engine: EmulatorEngine) -> Watched:
     for names in _GUESTS:
         present = [name for name in names if name in known]
         changed = dict.fromkeys(deviation for name in present for deviation in known[name])
-        other = _watch(task, applied(task.options, changed), engine, _FIRST)
+        options = applied(task.options, changed)
+        other = _watch(task, options, engine, _FIRST)
         read |= {name: min(at, read.get(name, at)) for name, at in other.read.items()}
         for one in other.findings:
-            if one.clause != "idt":  # an exception there may be how the kernel dies of something else: profiles tell
-                found.setdefault((one.clause, one.grade), replace(one, profile=" ".join(present)))
+            # An exception there may be how the kernel dies of something else: profiles tell.
+            if one.clause != "idt" and (one.clause, one.grade) not in found:
+                what = one.what + (_shown(task, options, one.clause, known, engine) if one.grade == "violation" else "")
+                found[one.clause, one.grade] = replace(one, what=what, profile=" ".join(present))
     return Watched(tuple(found.values()), read, first.blocks)
+
+
+def _shown(
+    task: Task, options: BootOptions, clause: str, known: dict[str, tuple[Deviation, ...]], engine: EmulatorEngine
+) -> str:
+    """Return what becomes of a guest where the processor, too, is otherwise in what the clause is about, if it fails.
+
+    No profile has both: where a finding is of another guest than libxenguest's, all of them may boot.
+    """
+    for name in _PROCESSORS if task.way else ():
+        deviations = [deviation for deviation in known[name] if deviation.clause == clause]
+        made = boot(task.kernel, applied(options, deviations), engine, task.way, task.limits) if deviations else None
+        if made and not made.reached:
+            label = " and ".join(deviation.label for deviation in deviations)
+            return f"; with {label} there, as in profile {name}, {made.reason}"
+    return ""
 
 
 def _watch(task: Task, options: BootOptions, engine: EmulatorEngine, limit: int) -> Watched:
