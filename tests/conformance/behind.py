@@ -34,10 +34,12 @@ _GIVEN: dict[str, tuple[str, ...]] = {
 
 _FOUND_IN = {wrong.clause: (f"{_FOUND}[{wrong.clause}]",) for wrong in WRONG}
 _LINTS = "tests/conformance/test_lints.py::test_what_is_odd_is_found"
+_CHECKED = "tests/conformance/test_check_wrong.py::test_a_wrong_kernel_is_found_at_its_instruction"
 _KERNELS = {
     clause.id: (_LINTS,) if clause.part == "file" else tuple(
-        f"{_SLIPS if case.name in BEHAVING else _SEEN}[{case.name}]"
+        test
         for case in cases() if case.culprit and case.clause == clause.id
+        for test in (f"{_SLIPS if case.name in BEHAVING else _SEEN}[{case.name}]", f"{_CHECKED}[{case.name}]")
     )
     for clause in of_kernel()
 }  # fmt: skip
