@@ -6,6 +6,8 @@ ways that the other run took, and not why: a kernel may read a value here and ac
 
 from __future__ import annotations
 
+from time import monotonic
+
 from pvh.conformance.boot import Limits, boot
 from pvh.conformance.finding import Instruction, Parting, Read
 from pvh.conformance.monitor.decode import Mem, Op, Reg
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_BLOCKS = 16_000_000  # of a run that is followed; Debian's kernels have 12 million before they speak
 _MOST_OF_ALL = 24_000_000  # of all such runs, before another boot is compared: some 20 s
-_SECONDS = 120.0  # of the host, for such a run: a last resort
+_SECONDS = 10.0, 90.0  # of the host, for all of them, at least and at most: a last resort
 _MOST_OTHERS = 4
 _GIVE = {"cpuid": "CPUID", "rdmsr": "RDMSR", "rdtsc": "RDTSC", "vmcall": "a hypercall", "vmmcall": "a hypercall"}
 
@@ -32,6 +34,7 @@ class Partings:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._spent = 0
+        self._until: float | None = None
         self._known: set[Edge] | None = None
         self._length = 0
 
@@ -42,7 +45,7 @@ class Partings:
             made = self._run((), ways, _MOST_BLOCKS)
             self._known = ways.edges if made.reached else set()
             self._length = ways.count
-        if not self._known or self._spent > _MOST_OF_ALL:
+        if not self._known or self._spent > _MOST_OF_ALL or self._left() <= 0:
             return None
         follow = Departures(self._known)
         limit = min(2 * self._length + 100_000, _MOST_BLOCKS)
@@ -57,12 +60,18 @@ class Partings:
 
     def _run(self, deviations: tuple[Deviation, ...], eye: Eye, blocks: int) -> Boot:
         task = self._task
-        limits = Limits(_SECONDS, blocks)
+        limits = Limits(max(self._left(), 0.1), blocks)
         made = boot(task.kernel, applied(task.options, deviations), WatchedWays(eye), task.way, limits)
         self._spent += eye.count
         if eye.failure:
             raise eye.failure
         return made
+
+    def _left(self) -> float:
+        """Return the seconds left for this run and all others."""
+        now = monotonic()
+        self._until = self._until or now + min(max(self._task.limits.seconds, _SECONDS[0]), _SECONDS[1])
+        return self._until - now
 
     def _told(self, gone: Departure, look: Look, *, broke: bool) -> Parting | None:
         """Put what was seen of a parting into words."""
