@@ -66,6 +66,7 @@ def test_commands_options_and_values(shell: str, tmp_path: Path) -> None:
     (tmp_path / "qfile").touch()
     assert ask(shell, tmp_path, "pvh", "export", "q") == ["qemu"]
     assert ask(shell, tmp_path, "pvh", "export", "qemu", "qf") == ["qfile"]
+    assert ask(shell, tmp_path, "pvh", "check", "--profile", "na") == ["nasty"]
     (tmp_path / "kvm2.py").touch()
     assert ask(shell, tmp_path, "pvh", "completion", "k") == [""] * (shell == "bash"), "a file is no shell"
 

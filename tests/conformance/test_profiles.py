@@ -21,7 +21,7 @@ from pvh.build.image import Image
 from pvh.conformance.boot import Limits, boot
 from pvh.conformance.clauses import BY_ID
 from pvh.conformance.milestone import Milestone
-from pvh.conformance.profiles import KIND, Profile, applied, profiles
+from pvh.conformance.profiles import KIND, NAMES, Profile, applied, profiles
 from pvh.engines.select import choose
 from pvh.kernel.read import read_kernel
 from pvh.kernel.record import Kernel, Relocation
@@ -54,6 +54,12 @@ def built(made: Kernel, options: BootOptions) -> tuple[Image, Told]:
     validator.memory(image.ram, told, [(r.start, r.end) for r in image.plan.ranges if r.kind == "kernel"])
     validator.acpi(image.ram, told)
     return image, told
+
+
+def test_each_name_is_a_profile_of_some_guest(tmp_path: Path) -> None:
+    of = [[profile.name for profile in profiles(made, options)] for _, made, options in guests(tmp_path)]
+    assert {name for names in of for name in names} == set(NAMES)
+    assert all(names == sorted(names, key=NAMES.index) for names in of)
 
 
 @pytest.mark.parametrize("seed", [1, 77])

@@ -53,6 +53,10 @@ def _choice(flags: tuple[str, ...], said: dict[str, object]) -> Choice:
         from pvh.conformance.probe.vmm import VMMS
 
         named = (*VMMS, *OWN)
+    if "--profile" in flags:
+        from pvh.conformance.profiles import NAMES
+
+        named = NAMES
     values = tuple(named) if isinstance(named, tuple) else None if {"FILE", "KERNEL"} & {*metavar.split("[")} else ()
     return Choice(flags, str(said.get("help", "")), takes, values)
 

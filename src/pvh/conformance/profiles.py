@@ -43,6 +43,13 @@ class Profile:
     lenient: bool = False
 
 
+NAMES = (
+    "kind", "ones", "random", "nasty", "edge", "scattered", "memory-map", "no-map", "version-0", "version-9", "no-acpi",
+    "odd-memory", "high-memory", "vcpus-1", "vcpus-2", "vcpus-3", "vcpus-4", "long-cmdline", "no-cmdline", "modules",
+    "plain-module", "some-modules", "no-modules", "moved-low", "moved-high",
+)  # fmt: skip
+"""What profiles are called, in their order; which there are for a kernel and guest, profiles() tells."""
+
 KIND = Profile("kind", "as libxenguest boots it: registers, flags and free RAM are zero, everything is in order")
 
 
