@@ -9,13 +9,19 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pvh.abi import x86
 from pvh.build.cpu_state import GPR_NAMES, CpuState, SegmentRegister, TableRegister
 
 # HVM_SAVE_TYPE codes (xen/include/public/arch-x86/hvm/save.h).
 _CPU, _LAPIC, _LAPIC_REGS, _MTRR = 2, 5, 6, 14
 _NUMBER = r"(?:0x)?[0-9a-f]+"
 _ENTRY = re.compile(r"^Entry \d+: type (\d+) instance (\d+), length \d+$", re.MULTILINE)
-_NUMBERS = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", "dr6", "dr7", "efer")
+_NUMBERS = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "efer")
+MSRS = {
+    "star": x86.MSR_STAR, "lstar": x86.MSR_LSTAR, "cstar": x86.MSR_CSTAR, "sfmask": x86.MSR_SYSCALL_MASK,
+    "shadow gs": x86.MSR_KERNEL_GS_BASE, "sysenter cs": x86.MSR_SYSENTER_CS, "esp": x86.MSR_SYSENTER_ESP,
+    "eip": x86.MSR_SYSENTER_EIP,
+}  # fmt: skip
 _SEGMENTS = ("cs", "ds", "es", "ss", "fs", "gs", "tr", "ldtr")
 
 
@@ -51,6 +57,10 @@ def _cpu(text: str, mtrr: str) -> CpuState:
     values: dict[str, Any] = {name: number(name) for name in _NUMBERS}
     values |= {name: _segment(name, text) for name in _SEGMENTS}
     values |= {name: _table(name, text) for name in ("gdtr", "idtr")}
+    msrs = {msr: number(name) for name, msr in MSRS.items()}
+    values["msrs"] = tuple(
+        (msr, value) for msr, value in msrs.items() if value
+    )  # as CpuState has them: all others are 0
     values["mtrr_def_type"] = _hex(rf"default ({_NUMBER})", mtrr)
     return CpuState(gprs=tuple(number(name) for name in GPR_NAMES), **values)
 

@@ -21,7 +21,7 @@ from pvh.abi.hvm_param import CONSOLE_EVTCHN, CONSOLE_PFN, STORE_EVTCHN, STORE_P
 from pvh.abi.sched import SHUTDOWN_POWEROFF
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.build.builder import build
-from pvh.build.cpu_state import CpuState, SegmentRegister, TableRegister
+from pvh.build.cpu_state import LOADABLE_MSRS, CpuState, SegmentRegister, TableRegister
 from pvh.devices.lapic import LocalApic
 from pvh.engines.select import choose
 from pvh.machine import Machine
@@ -101,7 +101,9 @@ def test_every_field_of_a_record_counts() -> None:
         wrong = hvmctx.read(text[: number.start(1)] + "7" * len(number[1]) + text[number.end(1) :]).cpus[0]
         changed.update(name for name in CpuState.__slots__ if getattr(wrong, name) != getattr(right, name))
     parts = {SegmentRegister: 4, TableRegister: 2, tuple: 16, int: 1}
-    assert changed == {name: parts[type(getattr(right, name))] for name in CpuState.__slots__}
+    wanted = {name: parts[type(getattr(right, name))] for name in CpuState.__slots__}
+    assert changed == wanted | {"msrs": len(hvmctx.MSRS)}
+    assert sorted(hvmctx.MSRS.values()) == sorted(LOADABLE_MSRS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pvh.build.sigbus import Guard
 
 _LITTER = 1 << 20
+_MAPPINGS = 1500  # of one litter, or twice that: as many cost what another MiB of it does
 
 
 @lru_cache(maxsize=4)
@@ -158,11 +159,13 @@ class GuestRam:
         They are pages of a small file, mapped again and again, so that only those the guest touches cost anything.
         """
         self._littered = True
-        fd = anonymous_file("litter", _litter(seed))
+        total = sum(block.size for block in self.blocks)
+        content = _litter(seed) * max(1, total // (_MAPPINGS * _LITTER))  # a mapping takes longer than its page does
+        fd = anonymous_file("litter", content)
         try:
             for block in self.blocks:
-                for at in range(0, block.size, _LITTER):
-                    HOST.map(block.host + at, min(_LITTER, block.size - at), fd, 0)
+                for at in range(0, block.size, len(content)):
+                    HOST.map(block.host + at, min(len(content), block.size - at), fd, 0)
         finally:
             os.close(fd)
 

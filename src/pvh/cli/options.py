@@ -85,7 +85,7 @@ def add_boot_options(parser: ArgumentParser | Notes) -> None:
     guest = parser.add_argument_group("the guest")
     guest.add_argument("-m", "--memory", type=size, default=_DEFAULT.memory, metavar="SIZE",
                        help="RAM (default 512M)")  # fmt: skip
-    guest.add_argument("--vcpus", type=count, default=_DEFAULT.vcpus, metavar="N", help="processors (default 1)")
+    guest.add_argument("--vcpus", type=int, default=_DEFAULT.vcpus, metavar="N", help="processors (default 1)")
     guest.add_argument("-c", "--cmdline", default=_DEFAULT.cmdline, metavar="TEXT", help="kernel command line")
     guest.add_argument("--initrd", metavar="FILE", help="the first module")
     guest.add_argument("--module", type=_module, action="append", default=[], metavar="FILE[,CMDLINE]",

@@ -11,7 +11,7 @@ from pvh.conformance.narrow import narrow
 from pvh.conformance.profiles import KIND, Profile, applied, profiles
 from pvh.engines.select import choose
 from pvh.hints import TYPE_CHECKING
-from pvh.host import file_of
+from pvh.host import file_of, forget_file
 from pvh.kernel.source import BytesSource, open_source
 from pvh.record import dataclass, replace
 
@@ -187,4 +187,7 @@ def mappable(kernel: Kernel) -> Kernel:
     """Return the kernel with bytes that can be mapped: what was decompressed goes to a file in memory, once."""
     if not isinstance(kernel.source, BytesSource) or kernel.source.size < _MAP_FROM:
         return kernel
-    return replace(kernel, source=open_source(file_of("kernel", kernel.source.data)))
+    path = file_of("kernel", kernel.source.data)
+    source = open_source(path)
+    forget_file(path)
+    return replace(kernel, source=source)

@@ -7,7 +7,7 @@ that matters.
 from __future__ import annotations
 
 import random
-from functools import reduce
+from functools import cache, reduce
 
 from pvh.abi.x86 import PAGE_SIZE
 from pvh.conformance.disturbed import LITTERS, Deviation, processor
@@ -178,13 +178,16 @@ def _given(options: BootOptions, seed: int) -> Iterator[Profile]:
 
 
 def _more_modules(options: BootOptions, clause: str, count: int, cmdline: str | None) -> Deviation:
-    """Add modules behind the user's. Their bytes are in memory, under a name that can be opened as a file."""
-    added: list[ModuleSpec] = []
-    for index in range(count):
-        content = f"a module that pvh check added, number {index}\n".encode() * 100
-        added.append(ModuleSpec(file_of(f"module {index}", content), cmdline))
+    """Add modules behind the user's."""
+    added = [ModuleSpec(_module(index), cmdline) for index in range(count)]
     what = f"{count} more module{'s' * (count > 1)}" + (" without a command line" if cmdline is None else "")
     return Deviation(clause, what, options=(("modules", (*options.modules, *added)),))
+
+
+@cache
+def _module(index: int) -> str:
+    """Return the path of a module; its bytes are in memory, under a name that can be opened as a file."""
+    return file_of(f"module {index}", f"a module that pvh check added, number {index}\n".encode() * 100)
 
 
 def _relocations(kernel: Kernel, low_end: int) -> Iterator[Profile]:

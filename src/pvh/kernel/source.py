@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 
 from pvh.errors import UsageError
-from pvh.hints import Protocol
+from pvh.hints import TYPE_CHECKING, Protocol
 from pvh.host import FLAGS, pread
 from pvh.record import dataclass, field
 
-# What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 STANDARD_INPUT = "standard input"  # the path of a source that has no other
+# What is read of a pipe or device at most, in bytes: the size of the largest kernel libxenguest would unpack.
 STREAM_LIMIT = 1 << 30
 
 
@@ -79,8 +82,8 @@ class FileSource:
         """Return up to count bytes from offset."""
         return pread(self.fd, max(0, min(count, self.size - offset)), offset)
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at the interpreter's end there is no os
+        close(self.fd)
 
     def changed(self) -> bool:
         """Tell whether the open file was rewritten or cut since it was opened."""

@@ -15,6 +15,8 @@ from pvh.errors import EngineError, UsageError
 from pvh.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvh.engines.kvm.probe import Probe
 
 _MOST_VCPUS = 128  # APIC ids are twice the index, and 255 is broadcast
@@ -42,8 +44,9 @@ class KvmEngine:
         if dev >= 0:
             os.close(dev)
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at the interpreter's end there is no os
+        if self._dev >= 0:
+            close(self._dev)
 
     @cached_property
     def probe(self) -> Probe:
