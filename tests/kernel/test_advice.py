@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from elfwriter import PT_INTERP, SHT_NOTE, Elf, Load, R, Section, entry_note, kernel, note, notes, u32
+from elfwriter import PT_INTERP, SHT_NOTE, Elf, Load, R, Section, entry_note, kernel, note, notes, u32, u64
+from pvh.abi import elfnote
 from pvh.errors import NotBootable
 from pvh.kernel.advice import NOTE_LINES
 from pvh.kernel.read import read_kernel, read_source
@@ -91,6 +92,11 @@ def test_require_bootable_keeps_offset_and_words() -> None:
         "wanted": "0x100000 to 0x100020",
         "hint": "give the physical address: the virtual one less the offset between p_vaddr and p_paddr",
     }
+
+
+def test_a_paddr_offset_that_stands_alone_is_shown() -> None:
+    (finding,) = read_source(BytesSource("k", kernel(entry_note(), note(elfnote.PADDR_OFFSET, u64(0x1000))))).problems
+    assert (finding.code, finding.found) == ("paddr-offset", "0x1000")
 
 
 def test_require_bootable_lets_kernels_pass() -> None:

@@ -117,14 +117,16 @@ def segment_wraps(kernel: Kernel) -> Finding | None:
 def paddr_offset(kernel: Kernel) -> Finding | None:
     """Refuse PADDR_OFFSET without VIRT_BASE: both are of no use to PVH, and checked all the same. -1 means unset."""
     offset, base = (kernel.note(number) for number in (elfnote.PADDR_OFFSET, elfnote.VIRT_BASE))
-    if offset is None or offset.value == _UNSET or (base is not None and base.value != _UNSET):
+    if offset is None or not isinstance(offset.value, int) or offset.value == _UNSET:
+        return None
+    if base is not None and base.value != _UNSET:
         return None
     return Finding(
         "paddr-offset",
         "has the note PADDR_OFFSET without VIRT_BASE",
         "PADDR_OFFSET",
         offset.offset,
-        f"{offset.value:#x}" if isinstance(offset.value, int) else "",
+        f"{offset.value:#x}",
         "both, or neither",
         "drop the note: PVH has no use for it",
     )
