@@ -79,6 +79,6 @@ def test_the_site_is_built_without_a_warning_and_shows_signatures_and_examples(t
     for name in pvh.__all__:
         if not name.startswith("__"):
             assert f"pvh.{name}\n" in page, name
-    for shown in ("timeout: float = 30.0", "memory: int = 512 * MIB", ">>> with pvh.boot("):
+    for shown in ("timeout: float | None = 30.0", "memory: int = 512 * MIB", ">>> with pvh.boot("):
         assert shown in page, shown
     assert "hear(" not in page  # the machine's, not a program's
