@@ -56,9 +56,11 @@ boot: setup ## boot Debian's cloud kernel (or KERNEL=path) on the embedded emula
 	echo "+ $(BIN)/pvh run $(BOOT) $${extra[*]} $$kernel" >&2
 	$(BIN)/pvh run $(BOOT) "$${extra[@]}" "$$kernel"
 
-specimens: setup ## real images out of Debian packages, for the tests
+specimens: setup ## real images and loaders, for the tests
 	@$(BIN)/python tools/obtain.py >/dev/null
 	$(BIN)/python -m tools.debian >/dev/null
+	# Other people's loaders, out of other people's wheels: without them their tests skip, and say so.
+	$(BIN)/python -m tools.loaders >/dev/null || true
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)
